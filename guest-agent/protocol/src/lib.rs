@@ -1,0 +1,51 @@
+//! What the host and the guest agent say to each other.
+//!
+//! Both ends depend on this crate; it depends on neither, does no I/O of its own beyond reading and writing
+//! frames on what it is given, and never trusts a length.
+//!
+//! # Connections
+//!
+//! The agent listens on [`AGENT_PORT`]; every connection starts with one [`Opening`] frame from the host that
+//! says what the connection is:
+//!
+//! ```text
+//!  host                                      agent
+//!   │   ◀── dials READY_PORT once: Ready ───   │   listening now, with its boot milestones
+//!   │   ─── Opening::Control ─────────────▶    │
+//!   │   ◀── ControlAccepted / refusal ──────   │   then Request ▶ / ◀ Response frames, matched by id
+//!   │   ─── Opening::Stream ──────────────▶    │
+//!   │   ◀── StreamAccepted / refusal ───────   │   then raw bytes of one stdio stream, half-close = end of file
+//! ```
+//!
+//! Control never queues behind data. A control connection may end and another be opened at any time (a host
+//! program that was restarted): the container goes on.
+//!
+//! # Compatibility
+//!
+//! Frames carry JSON. Enums and structs are append-only: new fields are optional with a default, new variants go
+//! last, and [`Version`] is raised when an old peer would misunderstand. `tests/wire.txt` holds the wire form of
+//! every message; a change there is a change of the protocol.
+
+#![forbid(unsafe_code)]
+
+mod frame;
+mod message;
+mod process;
+mod root;
+
+pub use frame::{FRAME_HEADER_BYTES, FrameError, MAX_BODY_BYTES, RequestId, read_frame, write_frame};
+pub use message::{
+    ControlAccepted, ErrorCode, ExitReport, ExitStatus, Milestone, Opening, OpeningReply, ProcessId, Ready,
+    Refusal, Request, Response, StreamKind, Version, VersionRange,
+};
+pub use process::{Capability, Identity, ProcessSpec, Rlimit, RlimitKind, StartedProcess, TerminalSize};
+pub use root::{Limits, PrepareRoot, PreparedRoot, TmpfsMount, WritableLayer};
+
+/// vsock port on which the agent listens, in the guest.
+pub const AGENT_PORT: u32 = 1024;
+
+/// vsock port on the host that the agent dials once, when it listens.
+pub const READY_PORT: u32 = 1025;
+
+/// Versions that this build of the protocol speaks.
+pub const SPOKEN: VersionRange = VersionRange { oldest: Version(1), newest: Version(1) };

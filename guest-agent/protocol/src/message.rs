@@ -1,0 +1,224 @@
+//! The messages of the control connection, and the openings of all connections.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{PrepareRoot, PreparedRoot, ProcessSpec, StartedProcess, TerminalSize};
+
+/// A version of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Version(pub u32);
+
+/// The versions that one side speaks, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionRange {
+    /// The oldest version that is spoken.
+    pub oldest: Version,
+    /// The newest version that is spoken.
+    pub newest: Version,
+}
+
+impl VersionRange {
+    /// The newest version that both sides speak, if there is one.
+    #[must_use]
+    pub fn agree(self, other: VersionRange) -> Option<Version> {
+        let newest = self.newest.min(other.newest);
+        (newest >= self.oldest.max(other.oldest)).then_some(newest)
+    }
+}
+
+/// Names a process of one container for its whole life. Chosen by the host and never used twice in one machine;
+/// the container's own process is [`ProcessId::INIT`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProcessId(pub u32);
+
+impl ProcessId {
+    /// The container's own process: when it ends, the container ends.
+    pub const INIT: ProcessId = ProcessId(0);
+}
+
+/// A moment of the guest's boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Milestone {
+    /// What had happened, e.g. `agent-start`.
+    pub name: String,
+    /// Microseconds since the guest's kernel started its clock (`CLOCK_MONOTONIC`).
+    pub at_us: u64,
+}
+
+/// The one frame that the agent sends to [`crate::READY_PORT`]: it listens now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// Versions that the agent speaks.
+    pub speaks: VersionRange,
+    /// The agent's own version, for people.
+    pub agent: String,
+    /// The guest kernel's release, as `uname -r` prints it.
+    pub kernel: String,
+    /// What the agent saw of the boot so far.
+    pub milestones: Vec<Milestone>,
+}
+
+/// The first frame of a connection to the agent. Its request id is 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "open")]
+pub enum Opening {
+    /// Requests and responses.
+    Control {
+        /// Versions that the host speaks.
+        speaks: VersionRange,
+    },
+    /// The raw bytes of one stdio stream. May be opened before the process is started, so that no byte waits;
+    /// the agent keeps a few such streams until then.
+    Stream {
+        /// Whose stream.
+        process: ProcessId,
+        /// Which of its streams.
+        stream: StreamKind,
+    },
+}
+
+/// A stdio stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamKind {
+    /// Host to process. Half-closing it ends the process's input.
+    Stdin,
+    /// Process to host.
+    Stdout,
+    /// Process to host; a process with a terminal has none.
+    Stderr,
+    /// Both directions of a process's terminal.
+    Terminal,
+}
+
+/// The agent's one answer to an [`Opening`]; its request id is 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OpeningReply {
+    /// The control connection stands.
+    Control(ControlAccepted),
+    /// Raw bytes follow.
+    Stream,
+    /// The connection is closed after this frame.
+    Refused(Refusal),
+}
+
+/// What both sides agreed on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlAccepted {
+    /// The version that is spoken from here on.
+    pub version: Version,
+}
+
+/// What the host asks for. Each request is answered exactly once, in any order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Mounts the root and sets the machine up. Once in a machine's life, before any process.
+    PrepareRoot(Box<PrepareRoot>),
+    /// Starts a process in the prepared root.
+    StartProcess(Box<ProcessSpec>),
+    /// Sends a signal to one process.
+    Signal {
+        /// Which process.
+        process: ProcessId,
+        /// The signal's number in the guest (Linux, x86-64 numbering).
+        signal: i32,
+    },
+    /// Sets the size of a process's terminal.
+    Resize {
+        /// Which process.
+        process: ProcessId,
+        /// The new size.
+        size: TerminalSize,
+    },
+    /// Answered with [`Response::Exited`] once the process has ended, at once if it has already. Any number of
+    /// waits may be under way.
+    Wait {
+        /// Which process.
+        process: ProcessId,
+    },
+    /// Ends every process, writes everything to the disks and unmounts them. Answered when that is done; the
+    /// machine then reboots, which its monitor takes as its end.
+    Shutdown,
+}
+
+/// The agent's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// Done, and there is nothing to say of it.
+    Done,
+    /// To [`Request::PrepareRoot`].
+    Prepared(PreparedRoot),
+    /// To [`Request::StartProcess`].
+    Started(StartedProcess),
+    /// To [`Request::Wait`].
+    Exited(ExitReport),
+    /// It was not done.
+    Failed(Refusal),
+}
+
+/// How a process ended, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitReport {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Microseconds of the guest's clock (`CLOCK_MONOTONIC`) when the agent reaped it.
+    pub at_us: u64,
+    /// Whether the guest's kernel killed something of the container for lack of memory.
+    #[serde(default)]
+    pub oom_killed: bool,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitStatus {
+    /// It called `exit`.
+    Code(u8),
+    /// A signal killed it.
+    Signal(u8),
+}
+
+impl ExitStatus {
+    /// The status as shells and Docker give it: 128 more than the signal's number.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            ExitStatus::Code(code) => code,
+            ExitStatus::Signal(signal) => 128_u8.saturating_add(signal),
+        }
+    }
+}
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// For programs.
+    pub code: ErrorCode,
+    /// For people: what failed and on what, the whole chain.
+    pub message: String,
+}
+
+/// The closed set of reasons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// The request makes no sense, whatever the state.
+    InvalidArgument,
+    /// No such process, user, group or file.
+    NotFound,
+    /// It is there already.
+    Conflict,
+    /// Not now: the root is not prepared, the process has ended, …
+    InvalidState,
+    /// This agent or kernel cannot do it.
+    Unsupported,
+    /// The guest's kernel refused, or the agent is at fault.
+    Internal,
+    /// The program to start does not exist (exit code 127 of `run`).
+    CommandNotFound,
+    /// The program to start exists and cannot be executed (exit code 126 of `run`).
+    CommandNotExecutable,
+}

@@ -1,0 +1,3 @@
+//! `capsid-agent`.
+
+fn main() {}

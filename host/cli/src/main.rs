@@ -1,0 +1,3 @@
+//! `capsid`.
+
+fn main() {}

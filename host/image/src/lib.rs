@@ -1,0 +1,1 @@
+//! Images: from archives and layouts to verified, content-addressed EROFS layers.

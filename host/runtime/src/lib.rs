@@ -1,0 +1,1 @@
+//! Containers: from an image to a process in a sandbox.

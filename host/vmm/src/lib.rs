@@ -1,0 +1,11 @@
+//! A small virtual machine monitor: one process, one machine, given open descriptors and a validated
+//! configuration.
+//!
+//! It never learns what a container is. Two engines stand behind one [`MachineConfig`]: KVM, which is ours, and an
+//! emulator for machines without usable hardware virtualisation, which is handed the same devices over vhost-user.
+
+pub mod config;
+pub mod control;
+pub mod devices;
+
+pub use config::{ConfigError, Engine, MachineConfig};

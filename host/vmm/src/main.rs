@@ -1,0 +1,3 @@
+//! `capsid-vmm`: runs one virtual machine until it ends.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Finds the artifacts, starts what a test needs, and says why when it cannot.
