@@ -44,6 +44,45 @@ pub enum FrameError {
     Malformed(#[source] serde_json::Error),
 }
 
+/// One frame as it goes over the wire, for callers that write asynchronously.
+///
+/// # Errors
+///
+/// [`FrameError::TooLong`] when the message's JSON is over the cap.
+pub fn encode_frame<M: Serialize>(id: RequestId, message: &M) -> Result<Vec<u8>, FrameError> {
+    let mut frame = vec![0; FRAME_HEADER_BYTES];
+    serde_json::to_writer(&mut frame, message).map_err(FrameError::Malformed)?;
+    let length = frame.len() - FRAME_HEADER_BYTES;
+    let header = u32::try_from(length).ok().filter(|_| length <= MAX_BODY_BYTES);
+    let header = header.ok_or(FrameError::TooLong { length })?;
+    frame[..4].copy_from_slice(&header.to_le_bytes());
+    frame[4..FRAME_HEADER_BYTES].copy_from_slice(&id.0.to_le_bytes());
+    Ok(frame)
+}
+
+/// Takes a header apart: the request's id and the length of the body that follows, already checked.
+///
+/// # Errors
+///
+/// [`FrameError::TooLong`] for a length beyond the cap.
+pub fn decode_header(header: [u8; FRAME_HEADER_BYTES]) -> Result<(RequestId, usize), FrameError> {
+    let [l0, l1, l2, l3, id @ ..] = header;
+    let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+    if length > MAX_BODY_BYTES {
+        return Err(FrameError::TooLong { length });
+    }
+    Ok((RequestId(u64::from_le_bytes(id)), length))
+}
+
+/// Takes a body apart.
+///
+/// # Errors
+///
+/// [`FrameError::Malformed`] when it is not the JSON of the message.
+pub fn decode_body<M: DeserializeOwned>(body: &[u8]) -> Result<M, FrameError> {
+    serde_json::from_slice(body).map_err(FrameError::Malformed)
+}
+
 /// Writes one frame, in one `write_all`. Blocks as the writer does.
 ///
 /// # Errors
@@ -55,14 +94,7 @@ pub fn write_frame<M: Serialize>(
     id: RequestId,
     message: &M,
 ) -> Result<(), FrameError> {
-    let mut frame = vec![0; FRAME_HEADER_BYTES];
-    serde_json::to_writer(&mut frame, message).map_err(FrameError::Malformed)?;
-    let length = frame.len() - FRAME_HEADER_BYTES;
-    let header = u32::try_from(length).ok().filter(|_| length <= MAX_BODY_BYTES);
-    let header = header.ok_or(FrameError::TooLong { length })?;
-    frame[..4].copy_from_slice(&header.to_le_bytes());
-    frame[4..FRAME_HEADER_BYTES].copy_from_slice(&id.0.to_le_bytes());
-    writer.write_all(&frame).map_err(FrameError::Io)
+    writer.write_all(&encode_frame(id, message)?).map_err(FrameError::Io)
 }
 
 /// Reads one frame. Blocks until it is whole.
@@ -73,15 +105,10 @@ pub fn write_frame<M: Serialize>(
 pub fn read_frame<M: DeserializeOwned>(reader: &mut impl Read) -> Result<(RequestId, M), FrameError> {
     let mut header = [0; FRAME_HEADER_BYTES];
     read_header(reader, &mut header)?;
-    let [l0, l1, l2, l3, id @ ..] = header;
-    let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-    if length > MAX_BODY_BYTES {
-        return Err(FrameError::TooLong { length });
-    }
+    let (id, length) = decode_header(header)?;
     let mut body = vec![0; length];
     reader.read_exact(&mut body).map_err(FrameError::Io)?;
-    let message = serde_json::from_slice(&body).map_err(FrameError::Malformed)?;
-    Ok((RequestId(u64::from_le_bytes(id)), message))
+    Ok((id, decode_body(&body)?))
 }
 
 /// Fills `header`, telling an end before its first byte from one after it.

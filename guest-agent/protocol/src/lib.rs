@@ -33,7 +33,10 @@ mod message;
 mod process;
 mod root;
 
-pub use frame::{FRAME_HEADER_BYTES, FrameError, MAX_BODY_BYTES, RequestId, read_frame, write_frame};
+pub use frame::{
+    FRAME_HEADER_BYTES, FrameError, MAX_BODY_BYTES, RequestId, decode_body, decode_header, encode_frame,
+    read_frame, write_frame,
+};
 pub use message::{
     ControlAccepted, ErrorCode, ExitReport, ExitStatus, Milestone, Opening, OpeningReply, ProcessId, Ready,
     Refusal, Request, Response, StreamKind, Version, VersionRange,
