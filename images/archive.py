@@ -8,7 +8,9 @@ import gzip
 import hashlib
 import io
 import json
+import shutil
 import tarfile
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,6 +19,7 @@ CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 # OCI image specification, layer.md, "Whiteouts".
 WHITEOUT = ".wh."
+OPAQUE = ".wh..wh."
 
 
 def write(path: Path, name: str, layers: list[Path], config: dict, epoch: int) -> None:
@@ -80,22 +83,29 @@ def write(path: Path, name: str, layers: list[Path], config: dict, epoch: int) -
 
 def flatten(layers: list[Path], target: Path) -> None:
     """Write the root that a stack of layers makes, lowest first, as one tar without whiteouts."""
-    newest: dict[str, tuple[int, tarfile.TarInfo]] = {}
-    sources = [tarfile.open(layer, "r:*") for layer in layers]
-    for number, source in enumerate(sources):
-        upper: dict[str, tuple[int, tarfile.TarInfo]] = {}
+    newest: dict[str, tuple[tarfile.TarFile, tarfile.TarInfo]] = {}
+    for layer in layers:
+        # Members are read in another order than they lie: unpack first, gzip cannot seek.
+        plain = tempfile.TemporaryFile(dir=target.parent)
+        with gzip.open(layer) as packed:
+            shutil.copyfileobj(packed, plain, 1 << 20)
+        plain.seek(0)
+        source = tarfile.open(fileobj=plain)
+        upper: dict[str, tuple[tarfile.TarFile, tarfile.TarInfo]] = {}
         for member in source:
             name = normal(member.name)
             folder, _, base = name.rpartition("/")
+            if base.startswith(OPAQUE):
+                raise ValueError(f"{layer}: {name}: opaque folders are not written here, so not read either")
             if base.startswith(WHITEOUT):
                 hide(newest, f"{folder}/{base.removeprefix(WHITEOUT)}".lstrip("/"))
             else:
-                upper[name] = (number, member)
+                upper[name] = (source, member)
         newest.update(upper)
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar:
         # Hard links come after all that they may point to.
-        for name, (number, member) in sorted(newest.items(), key=lambda item: (item[1][1].islnk(), item[0])):
-            tar.addfile(member, sources[number].extractfile(member) if member.isreg() else None)
+        for _, (source, member) in sorted(newest.items(), key=lambda item: (item[1][1].islnk(), item[0])):
+            tar.addfile(member, source.extractfile(member) if member.isreg() else None)
 
 
 def difference(below: Path, above: Path, target: Path, epoch: int, ignore=()) -> None:
