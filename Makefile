@@ -1,0 +1,99 @@
+# capsid: one command to run, one to test, one to measure. `make help` lists them.
+#
+# Every step decides for itself whether there is anything to do: cargo by its fingerprints, the kernel and the images
+# by the hash of their inputs (kept in the cache, outside the checkout), the packages by what is installed. So all
+# targets are phony, and an unchanged tree takes seconds.
+#
+#   CAPSID_CACHE   root of the cache; default ${XDG_CACHE_HOME:-~/.cache}/capsid
+#   BENCH          arguments of `make bench`, as `tests/bench/bench.py --help` explains them
+#   FUZZ_SECONDS   how long `make fuzz` runs each target; default 60
+
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+STEP := tests/step
+GUEST := target/guest
+CAPSID := target/release/capsid
+FUZZ_SECONDS ?= 60
+
+##@ Everyday
+
+.PHONY: run
+run: build ## set up what is missing, build, and run a container in a microVM
+	@$(STEP) load $(CAPSID) load -i images/out/busybox.tar
+	@echo '$$ capsid run --rm busybox sh -c ...'
+	@$(CAPSID) run --rm busybox sh -c 'echo "Hello from a microVM: Linux $$(uname -r), $$(nproc) processor, PID $$$$"'
+
+.PHONY: test
+test: setup-test check build unit conformance-emulated kvm-host-self-test conformance-kvm ## the whole suite
+	@echo '✓ all tests passed'
+
+.PHONY: bench
+bench: setup-bench build ## measure the promises: a table here, JSON in target/bench
+	@tests/bench/bench.py $(BENCH)
+
+.PHONY: fuzz
+fuzz: setup-build ## run each fuzz target for FUZZ_SECONDS
+	@tests/fuzz/run $(FUZZ_SECONDS)
+
+.PHONY: check
+check: setup-test ## formatting, lints, licences
+	@$(STEP) format cargo fmt --all --check
+	@$(STEP) lint cargo clippy --locked --workspace --all-targets -- -D warnings
+	@$(STEP) licences tests/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
+
+##@ Parts
+
+.PHONY: build
+build: setup-build guest host images ## programs in target/release, the guest in target/guest, images in images/out
+
+.PHONY: host
+host: setup-build ## capsid and capsid-vmm
+	@$(STEP) host cargo build --locked --release -p capsid -p capsid-vmm
+
+.PHONY: guest
+guest: setup-build ## the kernel, the agent's initramfs, the template of the writable layer
+	@$(STEP) kernel kernel-config/build $(GUEST)/vmlinux
+	@$(STEP) agent guest-agent/build $(GUEST)/initramfs.cpio
+	@$(STEP) writable images/writable $(GUEST)/writable.ext4
+
+.PHONY: images
+images: setup-build ## OCI images in images/out
+	@$(STEP) images images/build
+
+.PHONY: unit
+unit: ## unit and property tests, of programs and scripts
+	@$(STEP) -v unit cargo test --locked --workspace --exclude capsid-tests
+	@$(STEP) bench-tests python3 -B -m unittest discover -s tests/bench
+
+.PHONY: conformance-emulated
+conformance-emulated: build ## the conformance tests on the emulated engine, here
+	@CAPSID_TEST_ENGINE=emulated $(STEP) -v conformance-emulated cargo test --locked -p capsid-tests
+
+.PHONY: conformance-kvm
+conformance-kvm: build ## the conformance tests and the monitor's own on KVM, in the emulated host
+	@CAPSID_TEST_ENGINE=kvm CAPSID_REQUIRE=all $(STEP) -v conformance-kvm \
+		tests/kvm-host/cargo-test capsid-vmm capsid-tests
+
+.PHONY: kvm-host-self-test
+kvm-host-self-test: setup-test ## does the emulated host keep its promises?
+	@$(STEP) kvm-host tests/kvm-host/kvm-host --prepare
+	@$(STEP) -v kvm-host-self-test tests/kvm-host/self-test
+
+##@ Other
+
+.PHONY: setup-build setup-test setup-bench
+setup-build setup-test setup-bench: setup-%:
+	@$(STEP) setup tests/setup $*
+
+.PHONY: clean
+clean: ## remove what was built; the cache stays
+	@rm -rf target images/out tests/fuzz/target
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
