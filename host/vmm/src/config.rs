@@ -17,6 +17,8 @@ pub const MIN_MEMORY_MIB: u32 = 64;
 pub const MAX_MEMORY_MIB: u32 = 1 << 20;
 /// Most files that the layer disk is composed of: 127 layers of an image and one of attributes, with room.
 pub const MAX_LAYERS: usize = 240;
+/// Most console output that is kept, in bytes: it goes into one report and one reply.
+pub const MAX_CONSOLE_BYTES: u32 = 16 << 20;
 /// The least vsock address of a guest; 0 to 2 are taken (virtio 1.2, 5.10.4).
 pub const MIN_GUEST_CID: u32 = 3;
 
@@ -64,7 +66,7 @@ pub struct MachineConfig {
     /// The write end of a pipe on which one [`crate::control::EndReport`] is written, as JSON, when the machine
     /// ends. An end of file without a report: the monitor was killed.
     pub report: Descriptor,
-    /// How much of the console's output is kept, in bytes, the newest.
+    /// How much of the console's output is kept, in bytes, the newest; at most [`MAX_CONSOLE_BYTES`].
     pub console_bytes: u32,
     /// The emulator's program, for [`Engine::Emulated`]; looked up in PATH when absent.
     pub emulator: Option<PathBuf>,
@@ -95,6 +97,9 @@ pub enum ConfigError {
     /// More layers than the disk has partitions.
     #[error("the layer disk holds at most {MAX_LAYERS} layers, not {0}")]
     Layers(usize),
+    /// Too much console output to keep.
+    #[error("at most {MAX_CONSOLE_BYTES} bytes of console output are kept, not {0}")]
+    Console(u32),
     /// An address that is taken.
     #[error("a guest's vsock address is at least {MIN_GUEST_CID}, not {0}")]
     GuestCid(u32),
@@ -122,6 +127,9 @@ impl MachineConfig {
         if self.layers.len() > MAX_LAYERS {
             return Err(ConfigError::Layers(self.layers.len()));
         }
+        if self.console_bytes > MAX_CONSOLE_BYTES {
+            return Err(ConfigError::Console(self.console_bytes));
+        }
         if self.vsock.guest_cid < MIN_GUEST_CID {
             return Err(ConfigError::GuestCid(self.vsock.guest_cid));
         }
@@ -145,5 +153,56 @@ impl MachineConfig {
         let mut seen = std::collections::BTreeSet::new();
         let bad = self.descriptors().find(|descriptor| descriptor.0 <= 2 || !seen.insert(descriptor.0));
         bad.map_or(Ok(()), |descriptor| Err(ConfigError::Descriptor(descriptor.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> MachineConfig {
+        MachineConfig {
+            engine: Engine::Kvm,
+            vcpus: 1,
+            memory_mib: 256,
+            kernel: Descriptor(3),
+            initramfs: Descriptor(4),
+            command_line: "capsid.x=1".to_owned(),
+            layers: vec![Descriptor(5), Descriptor(6)],
+            writable: Some(Descriptor(7)),
+            vsock: VsockConfig { guest_cid: 3, listener: Descriptor(8), guest_dials: None },
+            control: Descriptor(9),
+            lifeline: Some(Descriptor(10)),
+            report: Descriptor(11),
+            console_bytes: 65536,
+            emulator: None,
+        }
+    }
+
+    #[test]
+    fn a_sound_configuration_survives_json() {
+        let config = config();
+        assert_eq!(config.validate(), Ok(()));
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<MachineConfig>(&json).unwrap(), config);
+    }
+
+    #[test]
+    fn each_unsound_field_is_refused() {
+        let refused = |change: fn(&mut MachineConfig)| {
+            let mut config = config();
+            change(&mut config);
+            config.validate().unwrap_err()
+        };
+        assert_eq!(refused(|c| c.vcpus = 0), ConfigError::Vcpus(0));
+        assert_eq!(refused(|c| c.vcpus = MAX_VCPUS + 1), ConfigError::Vcpus(33));
+        assert_eq!(refused(|c| c.memory_mib = 32), ConfigError::Memory(32));
+        assert_eq!(refused(|c| c.console_bytes = u32::MAX), ConfigError::Console(u32::MAX));
+        assert_eq!(refused(|c| c.vsock.guest_cid = 2), ConfigError::GuestCid(2));
+        assert_eq!(refused(|c| c.command_line = "a\nb".to_owned()), ConfigError::CommandLine);
+        assert_eq!(refused(|c| c.layers[1] = Descriptor(5)), ConfigError::Descriptor(5));
+        assert_eq!(refused(|c| c.report = Descriptor(1)), ConfigError::Descriptor(1));
+        assert_eq!(refused(|c| c.lifeline = Some(Descriptor(-1))), ConfigError::Descriptor(-1));
+        assert_eq!(refused(|c| c.layers = (100..400).map(Descriptor).collect()), ConfigError::Layers(300));
     }
 }

@@ -5,7 +5,12 @@
 //! emulator for machines without usable hardware virtualisation, which is handed the same devices over vhost-user.
 
 pub mod config;
+pub mod confine;
 pub mod control;
 pub mod devices;
+pub mod engine;
+pub mod observer;
+pub mod parts;
+pub mod supervisor;
 
 pub use config::{ConfigError, Engine, MachineConfig};
