@@ -1,1 +1,12 @@
-//! Finds the artifacts, starts what a test needs, and says why when it cannot.
+//! What the conformance tests stand on: the built programs, one engine, one store of images for all tests of a
+//! process, and calls of `capsid` that end in time and say everything when they fail.
+
+#![forbid(unsafe_code)]
+
+mod call;
+mod host;
+mod terminal;
+
+pub use call::{Call, Finished, Running};
+pub use host::{Host, host};
+pub use terminal::TerminalCall;

@@ -1,1 +1,17 @@
-//! Containers: from an image to a process in a sandbox.
+//! Containers: from an image and a user's wishes to a process in a sandbox, and back to nothing.
+//!
+//! The runtime does not assume a daemon: what owns a container is a process that holds the container's lock.
+
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod artifacts;
+pub mod container;
+pub mod engine;
+pub mod monitor;
+pub mod run_folder;
+pub mod sandbox;
+pub mod spec;
+pub mod store;
+pub mod timeline;
+pub mod writable;

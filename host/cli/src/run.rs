@@ -1,0 +1,467 @@
+//! `capsid run`.
+//!
+//! ```text
+//!  options ─▶ image ─▶ spec ─▶ container record ─▶ writable layer ─▶ machine ─▶ streams ─▶ process ─▶ exit code
+//! ```
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+
+use capsid_image::Image;
+use capsid_protocol::{ExitReport, ProcessId, Rlimit, StreamKind, TmpfsMount};
+use capsid_runtime::artifacts::Artifacts;
+use capsid_runtime::container::{ContainerName, ContainerState};
+use capsid_runtime::engine::{ChosenEngine, EngineChoice, choose_engine};
+use capsid_runtime::sandbox::{Sandbox, SandboxError, SandboxParts, describe, engine_name};
+use capsid_runtime::spec::{ContainerSpec, RunOptions};
+use capsid_runtime::store::{ContainerStore, HeldContainer, unix_now};
+use capsid_runtime::timeline::{HostMoment, Timeline};
+use capsid_runtime::writable::{clone_template, clone_template_unnamed};
+use clap::{Args, ValueEnum};
+use rustix::stdio::{stderr, stdout};
+use tokio::sync::mpsc;
+
+use crate::failure::Failure;
+use crate::signals::{self, Arrived};
+use crate::state::State;
+use crate::stdio::{OutputCopy, copy_input, copy_output};
+use crate::terminal::{self, RawMode};
+use crate::timings;
+use crate::units;
+
+/// The exit code of a container whose machine vanished under it: as after SIGKILL.
+const MACHINE_VANISHED: u8 = 137;
+/// The exit code when nobody reads the output any more: as after SIGPIPE.
+const OUTPUT_CLOSED: u8 = 141;
+/// What a signal's number is added to.
+const SIGNALLED: i32 = 128;
+
+/// Flags and words of `run`.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct RunArguments {
+    /// Remove the container and its writable layer when it ends
+    #[arg(long)]
+    rm: bool,
+    /// Keep standard input open
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give the process a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Set an environment variable: NAME=value, or NAME for this shell's value
+    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = units::environment_setting)]
+    env: Vec<String>,
+    /// Read environment variables from a file
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Working folder in the container
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// User and group, by name or number
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Further groups
+    #[arg(long, value_name = "GROUP")]
+    group_add: Vec<String>,
+    /// Replace the image's entrypoint
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// Host name
+    #[arg(short, long)]
+    hostname: Option<String>,
+    /// Add a line to /etc/hosts
+    #[arg(long, value_name = "NAME:ADDRESS", value_parser = units::parse_host)]
+    add_host: Vec<(String, String)>,
+    /// Name of the container
+    #[arg(long)]
+    name: Option<ContainerName>,
+    /// Memory limit in bytes, or with a suffix: k, m, g
+    #[arg(short, long, value_name = "BYTES", value_parser = units::parse_bytes)]
+    memory: Option<u64>,
+    /// Number of processors
+    #[arg(long, value_name = "NUMBER")]
+    cpus: Option<f64>,
+    /// Limit on processes and threads; -1 for none
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    pids_limit: Option<i64>,
+    /// Mount the root file system read-only
+    #[arg(long)]
+    read_only: bool,
+    /// Mount a tmpfs
+    #[arg(long, value_name = "PATH[:OPTIONS]", value_parser = units::parse_tmpfs)]
+    tmpfs: Vec<TmpfsMount>,
+    /// Size of /dev/shm
+    #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
+    shm_size: Option<u64>,
+    /// Put an init in front of the process that forwards signals and reaps
+    #[arg(long)]
+    init: bool,
+    /// Set a resource limit
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = units::parse_ulimit)]
+    ulimit: Vec<Rlimit>,
+    /// Add a capability, or ALL
+    #[arg(long, value_name = "CAPABILITY")]
+    cap_add: Vec<String>,
+    /// Drop a capability, or ALL
+    #[arg(long, value_name = "CAPABILITY")]
+    cap_drop: Vec<String>,
+    /// Give the process every capability and open the guest kernel's interfaces
+    #[arg(long)]
+    privileged: bool,
+    /// Security option: no-new-privileges
+    #[arg(long, value_name = "OPTION")]
+    security_opt: Vec<String>,
+    /// Forward signals to the process
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    sig_proxy: bool,
+    /// What runs the machine [default: kvm where it works, emulated elsewhere]
+    #[arg(long, env = "CAPSID_ENGINE", value_name = "ENGINE")]
+    engine: Option<EngineName>,
+    /// Print when each step of the start happened, on stderr
+    #[arg(long)]
+    timings: bool,
+    /// Format of --timings
+    #[arg(long, default_value = "table", value_name = "FORMAT")]
+    format: timings::Format,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+    /// The image, and the command with its arguments
+    #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
+    image_and_command: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum EngineName {
+    /// Hardware virtualisation.
+    Kvm,
+    /// QEMU's emulation.
+    Emulated,
+}
+
+/// Everything that was settled before anything is made.
+struct Plan {
+    image: Image,
+    image_name: String,
+    options: RunOptions,
+    engine: ChosenEngine,
+    artifacts: Artifacts,
+}
+
+/// Runs a container to its end. The result is the container's exit code.
+pub(crate) fn run(arguments: RunArguments, state: &State, started: HostMoment) -> Result<u8, Failure> {
+    let mut timeline = Timeline::from(started);
+    let plan = plan(&arguments, state)?;
+    timeline.reached("image-resolved");
+    let containers = state.containers().map_err(ours)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::of_run(&error))?;
+    let code = runtime.block_on(run_planned(&arguments, &plan, &containers, &mut timeline));
+    if arguments.timings {
+        timings::print(&timeline, engine_name(plan.engine.engine), arguments.format);
+    }
+    // Blocked threads (the one that reads the terminal) end with the process.
+    runtime.shutdown_background();
+    code
+}
+
+/// Failures of what all verbs share are `run`'s own here.
+fn ours(failure: Failure) -> Failure {
+    failure.into_run()
+}
+
+fn plan(arguments: &RunArguments, state: &State) -> Result<Plan, Failure> {
+    let (image_name, command) =
+        arguments.image_and_command.split_first().ok_or_else(|| Failure::of_run_text("no image"))?;
+    if arguments.tty && arguments.interactive && !terminal::input_is_terminal() {
+        return Err(Failure::text("the input device is not a TTY"));
+    }
+    let options = options(arguments, command)?;
+    let image = state.images().map_err(ours)?.resolve(image_name).map_err(|error| Failure::of_run(&error))?;
+    let artifacts = Artifacts::locate().map_err(|error| Failure::of_run(&error))?;
+    let choice = match arguments.engine {
+        None => EngineChoice::Automatic,
+        Some(EngineName::Kvm) => EngineChoice::Kvm,
+        Some(EngineName::Emulated) => EngineChoice::Emulated,
+    };
+    let engine = choose_engine(choice, state.folder()).map_err(|error| Failure::of_run(&error))?;
+    if let Some(notice) = &engine.notice {
+        eprintln!("capsid: {notice}");
+    }
+    Ok(Plan { image, image_name: image_name.clone(), options, engine, artifacts })
+}
+
+fn options(arguments: &RunArguments, command: &[String]) -> Result<RunOptions, Failure> {
+    let mut env = Vec::new();
+    for path in &arguments.env_file {
+        let content = std::fs::read_to_string(path)
+            .map_err(|error| Failure::of_run_text(format!("failed to read {}: {error}", path.display())))?;
+        let settings = units::environment_file(&content);
+        env.extend(settings.map_err(|reason| Failure::of_run_text(format!("{}: {reason}", path.display())))?);
+    }
+    env.extend(arguments.env.iter().cloned());
+    let mut no_new_privileges = false;
+    for option in &arguments.security_opt {
+        match option.as_str() {
+            "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true" => {
+                no_new_privileges = true
+            }
+            "no-new-privileges:false" | "no-new-privileges=false" => no_new_privileges = false,
+            // There is no filter to lift: the machine is the boundary.
+            "seccomp=unconfined" | "apparmor=unconfined" | "label=disable" | "label:disable" => {}
+            other => return Err(Failure::of_run_text(format!("invalid --security-opt: \"{other}\""))),
+        }
+    }
+    Ok(RunOptions {
+        args: command.to_vec(),
+        entrypoint: arguments.entrypoint.clone(),
+        env,
+        workdir: arguments.workdir.clone(),
+        user: arguments.user.clone(),
+        groups: arguments.group_add.clone(),
+        hostname: arguments.hostname.clone(),
+        extra_hosts: arguments.add_host.clone(),
+        terminal: arguments.tty.then(terminal::size),
+        stdin: arguments.interactive,
+        memory_bytes: arguments.memory,
+        cpus: arguments.cpus,
+        pids: arguments.pids_limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit != 0),
+        read_only: arguments.read_only,
+        tmpfs: arguments.tmpfs.clone(),
+        shm_bytes: arguments.shm_size,
+        init: arguments.init,
+        rlimits: arguments.ulimit.clone(),
+        cap_add: arguments.cap_add.clone(),
+        cap_drop: arguments.cap_drop.clone(),
+        privileged: arguments.privileged,
+        no_new_privileges,
+    })
+}
+
+async fn run_planned(
+    arguments: &RunArguments,
+    plan: &Plan,
+    containers: &ContainerStore,
+    timeline: &mut Timeline,
+) -> Result<u8, Failure> {
+    let mut arrivals = signals::catch().map_err(|error| Failure::of_run(&error))?;
+    let layers = plan.image.open_layers().map_err(|error| Failure::of_run(&error))?;
+    let (mut held, spec) = create(arguments, plan, containers, layers.len())?;
+    let outcome =
+        run_held(&mut held, plan, &spec, layers, containers, &mut arrivals, timeline, arguments.sig_proxy)
+            .await;
+    timeline.reached("ended");
+    finish(held, &outcome)?;
+    outcome
+}
+
+/// Makes the container's record; nothing of the container is left when its wishes cannot be had.
+fn create(
+    arguments: &RunArguments,
+    plan: &Plan,
+    containers: &ContainerStore,
+    layers: usize,
+) -> Result<(HeldContainer, ContainerSpec), Failure> {
+    let layers = u32::try_from(layers).unwrap_or(u32::MAX);
+    // Whatever does not depend on the identifier is refused before there is a container.
+    let draft = ContainerSpec::merge(&plan.image.config, &plan.options, "0", layers);
+    let command = draft.map_err(|error| Failure::of_run(&error))?.process.args;
+    let held = containers.create(arguments.name.clone(), |record| {
+        record.image.clone_from(&plan.image_name);
+        record.image_id = plan.image.id.to_string();
+        record.command = command;
+        record.auto_remove = arguments.rm;
+        record.state = ContainerState::Running { since: unix_now() };
+    });
+    let held = held.map_err(|error| Failure::of_run(&error))?;
+    let spec = ContainerSpec::merge(&plan.image.config, &plan.options, held.record.id.short(), layers);
+    let spec = spec.map_err(|error| Failure::of_run(&error))?;
+    Ok((held, spec))
+}
+
+/// Writes the container's end down, or removes it.
+fn finish(mut held: HeldContainer, outcome: &Result<u8, Failure>) -> Result<(), Failure> {
+    if held.record.auto_remove {
+        return held.remove().map_err(|error| Failure::of_run(&error));
+    }
+    let (code, reason) = match outcome {
+        Ok(code) => (*code, None),
+        Err(failure) => (failure.code(), Some(failure.message().to_owned())),
+    };
+    held.record.state = ContainerState::Exited { code, at: unix_now(), reason };
+    held.save().map_err(|error| Failure::of_run(&error))
+}
+
+fn writable_layer(held: &HeldContainer, plan: &Plan, containers: &ContainerStore) -> Result<File, Failure> {
+    let template = &plan.artifacts.writable_template;
+    let made = if held.record.auto_remove {
+        clone_template_unnamed(template, containers.scratch())
+    } else {
+        clone_template(template, &held.writable_path())
+    };
+    made.map_err(|error| Failure::of_run(&error))
+}
+
+#[allow(clippy::too_many_arguments)]
+async fn run_held(
+    held: &mut HeldContainer,
+    plan: &Plan,
+    spec: &ContainerSpec,
+    layers: Vec<File>,
+    containers: &ContainerStore,
+    arrivals: &mut mpsc::UnboundedReceiver<Arrived>,
+    timeline: &mut Timeline,
+    sig_proxy: bool,
+) -> Result<u8, Failure> {
+    let writable = writable_layer(held, plan, containers)?;
+    timeline.reached("writable-ready");
+    let parts = SandboxParts {
+        id: &held.record.id,
+        artifacts: &plan.artifacts,
+        engine: &plan.engine,
+        spec,
+        layers,
+        writable,
+    };
+    let sandbox = tokio::select! {
+        booted = Sandbox::boot(parts, timeline) => booted.map_err(|error| Failure::of_sandbox(&error))?,
+        signal = terminating(arrivals) => return Ok(signal_code(signal)),
+    };
+    let outcome = run_process(&sandbox, spec, arrivals, timeline, sig_proxy).await;
+    // What is removed at its end need not be written to its disk.
+    if held.record.auto_remove || outcome.is_err() {
+        sandbox.stop().await;
+    } else {
+        sandbox.shut_down().await.map_err(|error| Failure::of_sandbox(&error))?;
+    }
+    outcome
+}
+
+/// A signal that ends this process by default, while there is no container to forward it to.
+async fn terminating(arrivals: &mut mpsc::UnboundedReceiver<Arrived>) -> i32 {
+    loop {
+        match arrivals.recv().await {
+            Some(Arrived::Signal(signal @ (1 | 2 | 3 | 15))) => return signal,
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn signal_code(signal: i32) -> u8 {
+    u8::try_from(SIGNALLED + signal).unwrap_or(MACHINE_VANISHED)
+}
+
+/// The container's output, in one stream or two.
+struct Streams {
+    outputs: Vec<OutputCopy>,
+    _raw: Option<RawMode>,
+}
+
+async fn run_process(
+    sandbox: &Sandbox,
+    spec: &ContainerSpec,
+    arrivals: &mut mpsc::UnboundedReceiver<Arrived>,
+    timeline: &mut Timeline,
+    sig_proxy: bool,
+) -> Result<u8, Failure> {
+    let mut streams = open_streams(sandbox, spec).await?;
+    let started = sandbox.or_ended(sandbox.agent().start_process(spec.process.clone())).await;
+    let started = started.map_err(|error| Failure::of_sandbox(&error))?;
+    timeline.guest("process-started", started.at_us);
+    let report = await_exit(sandbox, &mut streams, arrivals, sig_proxy).await?;
+    let Ended::Exited(report) = report else { return Ok(OUTPUT_CLOSED) };
+    timeline.guest("process-exited", report.at_us);
+    for output in &mut streams.outputs {
+        let drained = output.drained().await;
+        drained.map_err(|error| {
+            Failure::of_run_text(format!("failed to write the container's output: {error}"))
+        })?;
+    }
+    if let Some(first) = streams.outputs.iter().filter_map(OutputCopy::first_byte).min() {
+        timeline.reached_at("first-byte", first);
+    }
+    Ok(report.status.exit_code())
+}
+
+/// Connects the streams before the process starts, so that no byte waits.
+async fn open_streams(sandbox: &Sandbox, spec: &ContainerSpec) -> Result<Streams, Failure> {
+    let connect = async |kind| {
+        let stream = sandbox.or_ended(sandbox.agent().open_stream(ProcessId::INIT, kind)).await;
+        stream.map_err(|error| Failure::of_sandbox(&error))
+    };
+    let local = |error: io::Error| Failure::of_run(&error);
+    if spec.process.terminal.is_some() {
+        let stream = connect(StreamKind::Terminal).await?;
+        let raw = if spec.process.stdin {
+            let raw = RawMode::enter().map_err(local)?;
+            copy_input(stream.try_clone().map_err(local)?, false).map_err(local)?;
+            Some(raw)
+        } else {
+            None
+        };
+        return Ok(Streams { outputs: vec![copy_output(stream, stdout()).map_err(local)?], _raw: raw });
+    }
+    if spec.process.stdin {
+        copy_input(connect(StreamKind::Stdin).await?, true).map_err(local)?;
+    }
+    let output = copy_output(connect(StreamKind::Stdout).await?, stdout()).map_err(local)?;
+    let errors = copy_output(connect(StreamKind::Stderr).await?, stderr()).map_err(local)?;
+    Ok(Streams { outputs: vec![output, errors], _raw: None })
+}
+
+/// What ended a run.
+enum Ended {
+    Exited(ExitReport),
+    OutputClosed,
+}
+
+/// Forwards signals and sizes until the process ends.
+async fn await_exit(
+    sandbox: &Sandbox,
+    streams: &mut Streams,
+    arrivals: &mut mpsc::UnboundedReceiver<Arrived>,
+    sig_proxy: bool,
+) -> Result<Ended, Failure> {
+    let agent = sandbox.agent();
+    let exit = sandbox.or_ended(agent.wait(ProcessId::INIT));
+    tokio::pin!(exit);
+    loop {
+        tokio::select! {
+            report = &mut exit => return match report {
+                Ok(report) => {
+                    if report.oom_killed {
+                        eprintln!("capsid: the container ran out of memory, and the guest's kernel killed a process of it");
+                    }
+                    Ok(Ended::Exited(report))
+                }
+                Err(SandboxError::Ended(end)) => Err(Failure::of_run_code(MACHINE_VANISHED, format!("the machine ended: {}", describe(&end)))),
+                Err(error) => Err(Failure::of_sandbox(&error)),
+            },
+            arrived = arrivals.recv() => match arrived {
+                // A process that has just ended, or a terminal that is gone, is no failure of the run.
+                Some(Arrived::Signal(signal)) if sig_proxy => drop(agent.signal(ProcessId::INIT, signal).await),
+                Some(Arrived::WindowChanged) => drop(agent.resize(ProcessId::INIT, terminal::size()).await),
+                Some(Arrived::Signal(_)) | None => {}
+            },
+            error = broken(&mut streams.outputs) => return match error.kind() {
+                io::ErrorKind::BrokenPipe => Ok(Ended::OutputClosed),
+                _ => Err(Failure::of_run_text(format!("failed to write the container's output: {error}"))),
+            },
+        }
+    }
+}
+
+/// The first output that nobody reads any more.
+async fn broken(outputs: &mut [OutputCopy]) -> io::Error {
+    match outputs {
+        [one, other, ..] => tokio::select! {
+            error = one.broken() => error,
+            error = other.broken() => error,
+        },
+        [one] => one.broken().await,
+        [] => std::future::pending().await,
+    }
+}

@@ -1,0 +1,282 @@
+//! Starts the monitor's process and hears of its end.
+//!
+//! Everything that the monitor may touch is handed to it as an open descriptor; it is given no environment and no
+//! path but the one that the guest's doorbell leads to. It holds one end of the lifeline: when this process is gone,
+//! however it went, the monitor ends its machine.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use capsid_vmm::config::{Descriptor, VsockConfig};
+use capsid_vmm::control::{ControlReply, ControlRequest, EndReport};
+use capsid_vmm::{Engine, MachineConfig};
+use command_fds::{CommandFdExt, FdMapping};
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::artifacts::Artifacts;
+use crate::engine::ChosenEngine;
+
+/// How much of a guest's console is kept.
+const CONSOLE_BYTES: u32 = 64 << 10;
+/// A report is a console's tail and a little more; JSON may need six bytes for one.
+const MAX_REPORT_BYTES: u64 = 8 * CONSOLE_BYTES as u64 + (64 << 10);
+/// How much of the monitor's own complaint is kept.
+const MAX_COMPLAINT_BYTES: u64 = 4 << 10;
+/// The monitor answers without waiting for the guest.
+const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Guests are told apart by their processes, not by their addresses: each has a monitor of its own.
+const GUEST_CID: u32 = 3;
+/// The first descriptor of ours in the monitor's process: those before it are the standard streams.
+const FIRST_DESCRIPTOR: i32 = 3;
+
+/// Why the monitor could not be started or asked.
+#[derive(Debug, thiserror::Error)]
+pub enum MonitorError {
+    /// A descriptor for it could not be had.
+    #[error("failed to {action} {}", .path.display())]
+    Descriptor {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Its process did not start.
+    #[error("failed to start {}", .program.display())]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// It does not answer on its control socket.
+    #[error("the monitor did not answer")]
+    Control(#[source] io::Error),
+}
+
+/// How a machine ended, as far as can be known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MachineEnd {
+    /// The monitor says how.
+    Reported(EndReport),
+    /// The monitor ended without a word: it was killed, or never came up. What it said on its stderr, if anything.
+    Vanished {
+        /// The monitor's own words.
+        complaint: String,
+    },
+}
+
+/// What a machine is started with.
+pub struct MachineParts<'a> {
+    /// Kernel, initial file system, and the monitor's program.
+    pub artifacts: &'a Artifacts,
+    /// The engine.
+    pub engine: &'a ChosenEngine,
+    /// Processors.
+    pub vcpus: u8,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// The image's layers, from the lowest.
+    pub layers: Vec<File>,
+    /// The writable layer.
+    pub writable: File,
+    /// Where its sockets go: see [`Monitor::vsock_path`].
+    pub vsock: PathBuf,
+    /// Where its control socket goes.
+    pub control: PathBuf,
+}
+
+/// A running monitor. Dropping it ends the machine.
+#[derive(Debug)]
+pub struct Monitor {
+    pid: u32,
+    vsock: PathBuf,
+    control: PathBuf,
+    ended: watch::Receiver<Option<MachineEnd>>,
+    // The monitor ends its machine when this is closed.
+    _lifeline: OwnedFd,
+}
+
+/// Collects descriptors and the numbers that they have in the monitor's process.
+struct Handover {
+    mappings: Vec<FdMapping>,
+}
+
+impl Handover {
+    fn give(&mut self, descriptor: impl Into<OwnedFd>) -> Descriptor {
+        let number =
+            FIRST_DESCRIPTOR + i32::try_from(self.mappings.len()).unwrap_or(i32::MAX - FIRST_DESCRIPTOR);
+        self.mappings.push(FdMapping { parent_fd: descriptor.into(), child_fd: number });
+        Descriptor(number)
+    }
+}
+
+impl Monitor {
+    /// Starts a monitor. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// Nothing runs and nothing is left but, maybe, unused socket files in the machine's folder.
+    pub fn start(parts: MachineParts<'_>) -> Result<Monitor, MonitorError> {
+        let pipe = || {
+            pipe_with(PipeFlags::CLOEXEC)
+                .map_err(|error| io_on("make a pipe for", &parts.artifacts.monitor)(error.into()))
+        };
+        let ((report_end, report), (lifeline, lifeline_end), (config_end, config_pipe)) =
+            (pipe()?, pipe()?, pipe()?);
+        let mut handover = Handover { mappings: Vec::new() };
+        let config_number = handover.give(config_end);
+        let config = machine_config(&parts, &mut handover, report, lifeline)?;
+        let program = &parts.artifacts.monitor;
+        let json = serde_json::to_vec(&config).map_err(|error| io_on("configure", program)(error.into()))?;
+        // The pipe takes it whole: a pipe holds 64 KiB, and a configuration with every layer is a tenth of that.
+        File::from(config_pipe).write_all(&json).map_err(io_on("configure", program))?;
+        let child = spawn(program, config_number, handover)
+            .map_err(|source| MonitorError::Spawn { program: program.clone(), source })?;
+        let pid = child.id();
+        let ended = watch_end(child, report_end).map_err(io_on("listen to", program))?;
+        Ok(Monitor { pid, vsock: parts.vsock, control: parts.control, ended, _lifeline: lifeline_end })
+    }
+
+    /// The monitor's process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The unix socket that leads to the guest's ports.
+    #[must_use]
+    pub fn vsock_path(&self) -> &Path {
+        &self.vsock
+    }
+
+    /// Waits for the machine's end, however long it takes.
+    pub async fn ended(&self) -> MachineEnd {
+        let mut ended = self.ended.clone();
+        let end = ended.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
+        end.unwrap_or(MachineEnd::Vanished { complaint: String::new() })
+    }
+
+    /// Asks the monitor.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer.
+    pub async fn ask(&self, request: ControlRequest) -> Result<ControlReply, MonitorError> {
+        let answered = timeout(CONTROL_TIMEOUT, ask(&self.control, request)).await;
+        answered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(MonitorError::Control)
+    }
+
+    /// The newest part of the guest's console, as far as it can be had.
+    pub async fn console(&self) -> String {
+        if let Some(MachineEnd::Reported(report)) = self.ended.borrow().clone() {
+            return report.console;
+        }
+        match self.ask(ControlRequest::Console).await {
+            Ok(ControlReply::Console { text }) => text,
+            _ => String::new(),
+        }
+    }
+}
+
+fn io_on<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> MonitorError + 'a {
+    move |source| MonitorError::Descriptor { action, path: path.to_owned(), source }
+}
+
+fn machine_config(
+    parts: &MachineParts<'_>,
+    handover: &mut Handover,
+    report: OwnedFd,
+    lifeline: OwnedFd,
+) -> Result<MachineConfig, MonitorError> {
+    let open = |path: &Path| File::open(path).map_err(io_on("open", path));
+    let listen = |path: &Path| UnixListener::bind(path).map_err(io_on("listen on", path));
+    let clone = |file: &File| file.try_clone().map_err(io_on("pass on", &parts.vsock));
+    Ok(MachineConfig {
+        engine: parts.engine.engine,
+        vcpus: parts.vcpus,
+        memory_mib: parts.memory_mib,
+        kernel: handover.give(open(&parts.artifacts.kernel)?),
+        initramfs: handover.give(open(&parts.artifacts.initramfs)?),
+        command_line: String::new(),
+        layers: parts
+            .layers
+            .iter()
+            .map(|layer| Ok(handover.give(clone(layer)?)))
+            .collect::<Result<_, _>>()?,
+        writable: Some(handover.give(clone(&parts.writable)?)),
+        vsock: VsockConfig {
+            guest_cid: GUEST_CID,
+            listener: handover.give(listen(&parts.vsock)?),
+            guest_dials: Some(parts.vsock.clone()),
+        },
+        control: handover.give(listen(&parts.control)?),
+        lifeline: Some(handover.give(lifeline)),
+        report: handover.give(report),
+        console_bytes: CONSOLE_BYTES,
+        emulator: (parts.engine.engine == Engine::Emulated).then(|| parts.engine.emulator.clone()).flatten(),
+    })
+}
+
+fn spawn(program: &Path, config: Descriptor, handover: Handover) -> io::Result<Child> {
+    let mut command = Command::new(program);
+    command.arg("--config-fd").arg(config.0.to_string());
+    command.env_clear().current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    // A group of its own: the terminal's ctrl-c is for the container, not for its machine.
+    command.process_group(0);
+    command.fd_mappings(handover.mappings).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    command.spawn()
+}
+
+/// Reads the report in the background, reaps the process, and publishes the end.
+fn watch_end(mut child: Child, report: OwnedFd) -> io::Result<watch::Receiver<Option<MachineEnd>>> {
+    let (sender, receiver) = watch::channel(None);
+    rustix::fs::fcntl_setfl(&report, rustix::fs::OFlags::NONBLOCK)?;
+    let report = pipe::Receiver::from_owned_fd(report)?;
+    tokio::spawn(async move {
+        let mut text = Vec::new();
+        let read = report.take(MAX_REPORT_BYTES).read_to_end(&mut text).await;
+        let parsed = read.ok().and_then(|_| serde_json::from_slice(&text).ok());
+        let end = match parsed {
+            Some(report) => MachineEnd::Reported(report),
+            None => MachineEnd::Vanished { complaint: complaint(&mut child) },
+        };
+        sender.send_replace(Some(end));
+        // It has closed its report, so it is at its end; a moment may pass until it can be reaped.
+        let _ = tokio::task::spawn_blocking(move || child.wait()).await;
+    });
+    Ok(receiver)
+}
+
+/// What a monitor that did not report has written on its stderr. Blocks until it is gone, which it is.
+fn complaint(child: &mut Child) -> String {
+    let mut text = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        let _ = stderr.take(MAX_COMPLAINT_BYTES).read_to_end(&mut text);
+    }
+    String::from_utf8_lossy(&text).trim().to_owned()
+}
+
+async fn ask(socket: &Path, request: ControlRequest) -> io::Result<ControlReply> {
+    let mut stream = UnixStream::connect(socket).await?;
+    let mut line = serde_json::to_vec(&request)?;
+    line.push(b'\n');
+    stream.write_all(&line).await?;
+    let mut answer = String::new();
+    BufReader::new(stream.take(MAX_REPORT_BYTES)).read_line(&mut answer).await?;
+    Ok(serde_json::from_str(&answer)?)
+}

@@ -1,0 +1,295 @@
+//! A container's machine, from its start to its end.
+//!
+//! ```text
+//!  boot: monitor starts ─▶ guest boots ─▶ agent rings ─▶ control connects ─▶ root stands
+//!           │                  │              │              │                  │
+//!           └── each may fail, hang or lie: every wait watches the machine's end and a clock
+//! ```
+
+use std::fs::File;
+use std::io;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use capsid_protocol::{READY_PORT, Ready};
+use capsid_vmm::Engine;
+use capsid_vmm::control::{ControlReply, ControlRequest, EndCause, VmmMilestone};
+use tokio::net::UnixListener;
+use tokio::time::timeout;
+
+use crate::agent::{Agent, AgentError, read_ready};
+use crate::artifacts::Artifacts;
+use crate::container::ContainerId;
+use crate::engine::ChosenEngine;
+use crate::monitor::{MachineEnd, MachineParts, Monitor, MonitorError};
+use crate::run_folder::{RunFolder, RunFolderError};
+use crate::spec::ContainerSpec;
+use crate::timeline::Timeline;
+
+/// Names the time that a guest may take until its agent listens, in seconds.
+pub const BOOT_TIMEOUT_VARIABLE: &str = "CAPSID_BOOT_TIMEOUT";
+/// That time by default. On hardware a guest needs a tenth of a second, emulated on a busy machine some seconds.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a monitor may take to end its machine once it was told to.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many of the console's last lines an error shows.
+const CONSOLE_TAIL_LINES: usize = 15;
+
+/// Why a machine is of no use, or no more.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// Its folder of sockets could not be made.
+    #[error(transparent)]
+    RunFolder(#[from] RunFolderError),
+    /// A socket in it could not be made.
+    #[error("failed to listen for the guest")]
+    Listen(#[source] io::Error),
+    /// The monitor did not start, or does not answer.
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
+    /// The machine ended while it was needed.
+    #[error("the machine ended: {}", describe(.0))]
+    Ended(MachineEnd),
+    /// The guest's agent did not ring in time.
+    #[error("the guest did not come up within {} s{}", .after.as_secs(), tail(.console))]
+    BootTimeout {
+        /// How long it had.
+        after: Duration,
+        /// The newest of its console.
+        console: String,
+    },
+    /// The agent refused, or broke the protocol.
+    #[error("{source}{}", tail(.console))]
+    Agent {
+        /// What the agent says, or what is wrong with it.
+        source: AgentError,
+        /// The newest of the guest's console; empty when the agent's own words say it all.
+        console: String,
+    },
+}
+
+impl SandboxError {
+    fn agent(source: AgentError) -> SandboxError {
+        SandboxError::Agent { source, console: String::new() }
+    }
+}
+
+/// One line that says how a machine ended, and the tail of its console where that helps.
+#[must_use]
+pub fn describe(end: &MachineEnd) -> String {
+    let report = match end {
+        MachineEnd::Reported(report) => report,
+        MachineEnd::Vanished { complaint } if complaint.is_empty() => {
+            return "its monitor was killed".to_owned();
+        }
+        MachineEnd::Vanished { complaint } => return format!("its monitor failed: {complaint}"),
+    };
+    match &report.cause {
+        EndCause::Stopped => "it was stopped".to_owned(),
+        EndCause::LauncherGone => "its launcher let go of it".to_owned(),
+        EndCause::GuestReset => format!("the guest reset it{}", tail(&report.console)),
+        EndCause::GuestPanic => format!("the guest's kernel panicked{}", tail(&report.console)),
+        EndCause::Failed { message } => format!("{message}{}", tail(&report.console)),
+    }
+}
+
+/// The last lines of a console, made safe for a terminal.
+fn tail(console: &str) -> String {
+    let lines: Vec<&str> = console.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() {
+        return String::new();
+    }
+    let shown = &lines[lines.len().saturating_sub(CONSOLE_TAIL_LINES)..];
+    let safe = |line: &&str| line.chars().filter(|character| !character.is_control()).collect::<String>();
+    format!("; its console's last lines:\n  | {}", shown.iter().map(safe).collect::<Vec<_>>().join("\n  | "))
+}
+
+/// A machine with a prepared root. Dropping it ends the machine.
+#[derive(Debug)]
+pub struct Sandbox {
+    monitor: Monitor,
+    agent: Agent,
+    // After the monitor: its sockets are in there.
+    _folder: RunFolder,
+}
+
+/// What a sandbox is made from.
+pub struct SandboxParts<'a> {
+    /// Whose it is.
+    pub id: &'a ContainerId,
+    /// Where kernel, agent and monitor are.
+    pub artifacts: &'a Artifacts,
+    /// What runs it.
+    pub engine: &'a ChosenEngine,
+    /// Machine and root.
+    pub spec: &'a ContainerSpec,
+    /// The image's layers, from the lowest.
+    pub layers: Vec<File>,
+    /// The writable layer.
+    pub writable: File,
+}
+
+impl Sandbox {
+    /// Starts a machine, waits for its agent, and has it prepare the root. The steps are noted in `timeline`.
+    ///
+    /// # Errors
+    ///
+    /// The machine is ended and nothing of it is left.
+    pub async fn boot(parts: SandboxParts<'_>, timeline: &mut Timeline) -> Result<Sandbox, SandboxError> {
+        let folder = RunFolder::create(parts.id)?;
+        let vsock = folder.join("vsock");
+        let doorbell = folder.join(&format!("vsock_{READY_PORT}"));
+        let listener = UnixListener::bind(&doorbell).map_err(SandboxError::Listen)?;
+        let monitor = Monitor::start(MachineParts {
+            artifacts: parts.artifacts,
+            engine: parts.engine,
+            vcpus: parts.spec.vcpus,
+            memory_mib: parts.spec.memory_mib,
+            layers: parts.layers,
+            writable: parts.writable,
+            vsock,
+            control: folder.join("control"),
+        })?;
+        timeline.reached("monitor-started");
+        let ready = ring(&listener, &monitor).await?;
+        timeline.reached("agent-ready");
+        // Nobody else is to ring: from here on the guest can connect to nothing on the host.
+        drop(listener);
+        let _ = std::fs::remove_file(&doorbell);
+        let agent = connect(&monitor).await?;
+        let sandbox = Sandbox { monitor, agent, _folder: folder };
+        sandbox.note_boot(&ready, timeline).await;
+        sandbox.prepare_root(parts.spec, timeline).await?;
+        Ok(sandbox)
+    }
+
+    async fn note_boot(&self, ready: &Ready, timeline: &mut Timeline) {
+        if let Ok(ControlReply::State { milestones, .. }) = self.monitor.ask(ControlRequest::State).await {
+            for VmmMilestone { name, at_us } in milestones {
+                timeline.monitor(&name, at_us);
+            }
+        }
+        for milestone in ready.milestones.iter().take(32) {
+            timeline.guest(&milestone.name, milestone.at_us);
+        }
+    }
+
+    async fn prepare_root(&self, spec: &ContainerSpec, timeline: &mut Timeline) -> Result<(), SandboxError> {
+        let mut root = spec.root.clone();
+        root.realtime_ns = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .ok()
+            .and_then(|since| u64::try_from(since.as_nanos()).ok());
+        let prepared = self.or_ended(self.agent.prepare_root(root)).await?;
+        timeline.guest("root-prepared", prepared.at_us);
+        Ok(())
+    }
+
+    /// Waits for an answer of the agent; hears at once when the machine ends instead, and says how.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError::Ended`], or the agent's.
+    pub async fn or_ended<T>(
+        &self,
+        answer: impl Future<Output = Result<T, AgentError>>,
+    ) -> Result<T, SandboxError> {
+        tokio::select! {
+            answer = answer => match answer {
+                Ok(answer) => Ok(answer),
+                Err(error) => Err(self.explain(error).await),
+            },
+            end = self.monitor.ended() => Err(SandboxError::Ended(end)),
+        }
+    }
+
+    /// Adds to an agent's failure what the machine knows about it.
+    async fn explain(&self, error: AgentError) -> SandboxError {
+        explain(&self.monitor, error).await
+    }
+
+    /// The agent.
+    #[must_use]
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// The monitor.
+    #[must_use]
+    pub fn monitor(&self) -> &Monitor {
+        &self.monitor
+    }
+
+    /// Pulls the plug, and waits for the monitor's end. What the guest had not written to its disk is lost.
+    pub async fn stop(self) {
+        // If it does not answer, dropping the monitor's lifeline ends it all the same.
+        let _ = self.monitor.ask(ControlRequest::Stop).await;
+        let _ = timeout(STOP_TIMEOUT, self.monitor.ended()).await;
+    }
+
+    /// Has the guest write everything to its disk, then ends the machine.
+    ///
+    /// # Errors
+    ///
+    /// When the guest did not; the machine is ended all the same.
+    pub async fn shut_down(self) -> Result<(), SandboxError> {
+        let written = self.or_ended(self.agent.shutdown()).await;
+        self.stop().await;
+        written
+    }
+}
+
+/// Waits for the agent's one ring.
+async fn ring(listener: &UnixListener, monitor: &Monitor) -> Result<Ready, SandboxError> {
+    let after = boot_timeout();
+    let rung = async {
+        let (mut connection, _) = listener.accept().await.map_err(SandboxError::Listen)?;
+        read_ready(&mut connection).await.map_err(SandboxError::agent)
+    };
+    tokio::select! {
+        rung = timeout(after, rung) => match rung {
+            Ok(Ok(ready)) => Ok(ready),
+            Ok(Err(SandboxError::Agent { source, .. })) => Err(explain(monitor, source).await),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(SandboxError::BootTimeout { after, console: monitor.console().await }),
+        },
+        end = monitor.ended() => Err(SandboxError::Ended(end)),
+    }
+}
+
+async fn connect(monitor: &Monitor) -> Result<Agent, SandboxError> {
+    tokio::select! {
+        agent = Agent::connect(monitor.vsock_path()) => match agent {
+            Ok(agent) => Ok(agent),
+            Err(error) => Err(explain(monitor, error).await),
+        },
+        end = monitor.ended() => Err(SandboxError::Ended(end)),
+    }
+}
+
+/// An agent that gives a reason of its own has said it all. Any other failure may be the machine's: its end is
+/// given a moment to be heard, and its console is shown.
+async fn explain(monitor: &Monitor, error: AgentError) -> SandboxError {
+    if error.code().is_some() {
+        return SandboxError::agent(error);
+    }
+    if matches!(error, AgentError::Ended | AgentError::Connection(_)) {
+        if let Ok(end) = timeout(Duration::from_secs(1), monitor.ended()).await {
+            return SandboxError::Ended(end);
+        }
+    }
+    SandboxError::Agent { source: error, console: monitor.console().await }
+}
+
+fn boot_timeout() -> Duration {
+    let asked = std::env::var(BOOT_TIMEOUT_VARIABLE).ok().and_then(|seconds| seconds.parse().ok());
+    asked.map_or(BOOT_TIMEOUT, Duration::from_secs)
+}
+
+/// Whether two engines' machines differ in what a user can see; for messages.
+#[must_use]
+pub fn engine_name(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Kvm => "kvm",
+        Engine::Emulated => "emulated",
+    }
+}

@@ -1,0 +1,180 @@
+//! What a bad wish, a bad machine or a bad guest gets: one clear line, the right exit code, in bounded time.
+
+use std::path::Path;
+use std::process::Command;
+
+use capsid_tests::host;
+
+#[test]
+fn a_missing_image_exits_125_and_is_named() {
+    host().run(&[], &["no-such-image", "true"]).finish().expect_code(125).expect_stderr("no-such-image");
+}
+
+#[test]
+fn a_wrong_flag_exits_125() {
+    host().run(&["--no-such-flag"], &["busybox"]).finish().expect_code(125).expect_stderr("--no-such-flag");
+}
+
+#[test]
+fn a_file_that_is_no_image_is_refused_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("noise");
+    std::fs::write(&file, vec![7; 100_000]).unwrap();
+    let before = host().call().args(["images", "-q"]).finish().stdout_text();
+    host().call().args(["load", "-i"]).arg(&file).finish().expect_code(1);
+    host()
+        .call()
+        .args(["load", "-i", "/no/such/file"])
+        .finish()
+        .expect_code(1)
+        .expect_stderr("/no/such/file");
+    host().call().arg("load").stdin("").finish().expect_code(1);
+    assert_eq!(host().call().args(["images", "-q"]).finish().stdout_text(), before);
+}
+
+#[test]
+fn missing_artifacts_are_named_with_what_to_do() {
+    let empty = tempfile::tempdir().unwrap();
+    host()
+        .run(&[], &["busybox", "true"])
+        .env("CAPSID_GUEST_DIR", empty.path())
+        .finish()
+        .expect_code(125)
+        .expect_stderr("run 'make build'");
+}
+
+#[test]
+fn a_kernel_that_is_none_is_refused() {
+    let folder = host().guest_folder_with("vmlinux", Path::new("/etc/passwd"));
+    let said = host()
+        .run(&[], &["busybox", "true"])
+        .env("CAPSID_GUEST_DIR", folder.path())
+        .env("CAPSID_BOOT_TIMEOUT", "20");
+    let said = said.finish().expect_code(125);
+    assert!(said.stderr().contains("kernel") || said.stderr().contains("ELF"), "{}", said.story());
+}
+
+#[test]
+fn a_guest_that_panics_at_boot_shows_its_console() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = folder.path().join("initramfs");
+    std::fs::write(&archive, cpio(&[])).unwrap();
+    let guest = host().guest_folder_with("initramfs.cpio", &archive);
+    host()
+        .run(&[], &["busybox", "true"])
+        .env("CAPSID_GUEST_DIR", guest.path())
+        .finish()
+        .expect_code(125)
+        .expect_stderr("the guest's kernel panicked")
+        .expect_stderr("Kernel panic - not syncing");
+}
+
+#[test]
+fn a_guest_whose_agent_never_rings_is_given_up_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = folder.path().join("initramfs");
+    // `busybox` under the name `init` wants an inittab; as `sh -c` it does what it is told.
+    let busybox = std::fs::read("/bin/busybox").expect("busybox-static");
+    let script = b"#!/busybox sh\necho the agent is elsewhere >/dev/console\nexec /busybox sleep 1000\n";
+    let archive_bytes =
+        cpio(&[("init", 0o100_755, script), ("busybox", 0o100_755, &busybox), ("dev", 0o040_755, b"")]);
+    std::fs::write(&archive, archive_bytes).unwrap();
+    let guest = host().guest_folder_with("initramfs.cpio", &archive);
+    host()
+        .run(&[], &["busybox", "true"])
+        .env("CAPSID_GUEST_DIR", guest.path())
+        .env("CAPSID_BOOT_TIMEOUT", "15")
+        .finish()
+        .expect_code(125)
+        .expect_stderr("the guest did not come up within 15 s");
+}
+
+#[test]
+fn a_guest_that_panics_under_a_container_ends_the_run_with_its_console() {
+    let script = "echo c >/proc/sysrq-trigger; sleep 1000";
+    host()
+        .shell(&["--privileged"], script)
+        .finish()
+        .expect_code(137)
+        .expect_stderr("the guest's kernel panicked")
+        .expect_stderr("sysrq");
+}
+
+#[test]
+fn kvm_that_cannot_be_used_says_exactly_why() {
+    // As a user who may not open /dev/kvm; where it is missing or too slow, that is said instead.
+    let folder = tempfile::Builder::new().prefix("capsid-test-nobody.").tempdir_in("/tmp").unwrap();
+    let own = host().run(&[], &["busybox", "true"]).into_command();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(own.get_program());
+    command.args(["run", "--rm", "--engine", "kvm", "busybox", "true"]);
+    command.env("CAPSID_STATE_DIR", folder.path());
+    std::os::unix::fs::chown(folder.path(), Some(65534), Some(65534)).expect("these tests run as root");
+    let load = |program: &std::ffi::OsStr| {
+        Command::new("setpriv")
+            .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"])
+            .arg(program)
+            .args(["load", "-i"])
+            .arg(host().archive("busybox"))
+            .env("CAPSID_STATE_DIR", folder.path())
+            .output()
+            .unwrap()
+    };
+    let loaded = load(own.get_program());
+    assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
+    let said = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&said.stderr);
+    assert_eq!(said.status.code(), Some(125), "{stderr}");
+    assert!(
+        stderr.starts_with("capsid: KVM cannot be used here: ") && stderr.lines().count() == 1,
+        "{stderr}"
+    );
+}
+
+#[test]
+fn no_emulator_says_what_to_install() {
+    let said = host()
+        .call()
+        .args(["run", "--rm", "--engine", "emulated", "busybox", "true"])
+        .env("PATH", "/nowhere");
+    said.finish().expect_code(125).expect_stderr("qemu-system-x86_64 is not in PATH: install it");
+}
+
+#[test]
+fn a_full_disk_is_said_and_nothing_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=256k", "none"])
+        .arg(folder.path())
+        .status()
+        .unwrap();
+    assert!(mounted.success(), "these tests run as root");
+    let said = host()
+        .call()
+        .env("CAPSID_STATE_DIR", folder.path())
+        .args(["load", "-i"])
+        .arg(host().archive("busybox"));
+    let said = said.finish();
+    let left = Command::new("find").arg(folder.path()).args(["-type", "f", "-size", "+4k"]).output().unwrap();
+    let unmounted = Command::new("umount").arg(folder.path()).status().unwrap();
+    assert!(unmounted.success(), "nothing of ours holds it");
+    said.expect_code(1).expect_stderr("No space left on device");
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+}
+
+/// A cpio archive (newc), as a kernel takes it.
+fn cpio(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
+    let mut archive = Vec::new();
+    let mut add = |name: &str, mode: u32, content: &[u8]| {
+        let fields = [1, mode, 0, 0, 1, 0, content.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
+        archive.extend(b"070701");
+        fields.iter().for_each(|field| archive.extend(format!("{field:08x}").bytes()));
+        archive.extend(name.bytes().chain([0]));
+        archive.resize(archive.len().next_multiple_of(4), 0);
+        archive.extend(content);
+        archive.resize(archive.len().next_multiple_of(4), 0);
+    };
+    files.iter().for_each(|(name, mode, content)| add(name, *mode, content));
+    add("TRAILER!!!", 0, b"");
+    archive
+}

@@ -1,0 +1,13 @@
+//! What a container must be like, whatever runs it: one body for every engine, by the command line that a user has.
+//!
+//! `CAPSID_TEST_ENGINE` says which engine; the emulated one works everywhere, KVM where /dev/kvm does.
+
+mod failures;
+mod filesystem;
+mod life;
+mod limits;
+mod process;
+mod protocol;
+mod security;
+mod streams;
+mod terminal;

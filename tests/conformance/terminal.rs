@@ -1,0 +1,51 @@
+//! `-it`: a terminal of the container's own at the user's.
+
+use capsid_tests::{TerminalCall, host};
+
+#[test]
+fn a_shell_at_a_terminal_echoes_obeys_and_follows_the_size() {
+    let command = host().run(&["-it"], &["busybox", "sh"]).into_command();
+    let mut terminal = TerminalCall::start(command, 33, 111);
+    terminal.type_in("tty; stty size; echo TERM=$TERM\n");
+    terminal.await_screen("/dev/pts/0");
+    terminal.await_screen("33 111");
+    terminal.await_screen("TERM=xterm");
+    terminal.resize(44, 122);
+    // The size arrives when it arrives: ask until it has.
+    terminal.type_in("until stty size | grep 44; do sleep 0.1; done; echo reached $((6 * 7))\n");
+    terminal.await_screen("44 122");
+    terminal.await_screen("reached 42");
+    terminal.type_in("exit 5\n");
+    assert_eq!(terminal.finish(), 5);
+}
+
+#[test]
+fn ctrl_c_interrupts_the_program_and_not_the_container() {
+    let command = host().run(&["-it"], &["busybox", "sh"]).into_command();
+    let mut terminal = TerminalCall::start(command, 24, 80);
+    terminal.type_in("echo started; sleep 1000\n");
+    terminal.await_screen("started\r\n");
+    // The echo of the typed line holds the word, too.
+    terminal.type_in("\u{3}");
+    terminal.type_in("echo code $?\n");
+    terminal.await_screen("code 130");
+    terminal.type_in("\u{4}");
+    assert_eq!(terminal.finish(), 130);
+}
+
+#[test]
+fn t_without_i_gives_a_terminal_to_write_to() {
+    let command = host().run(&["-t"], &["busybox", "tty"]).into_command();
+    let mut terminal = TerminalCall::start(command, 24, 80);
+    terminal.await_screen("/dev/pts/0\r\n");
+    assert_eq!(terminal.finish(), 0);
+}
+
+#[test]
+fn it_without_a_terminal_is_refused() {
+    host()
+        .run(&["-it"], &["busybox", "true"])
+        .finish()
+        .expect_code(1)
+        .expect_stderr("the input device is not a TTY");
+}

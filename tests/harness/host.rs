@@ -1,0 +1,146 @@
+//! The machine that the tests run on: where the programs are, and which engine is tested.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+use crate::Call;
+
+/// Names the engine that the tests use: `kvm` or `emulated`.
+const ENGINE_VARIABLE: &str = "CAPSID_TEST_ENGINE";
+
+/// The programs, the engine, and a store of images that is gone with the process.
+#[derive(Debug)]
+pub struct Host {
+    root: PathBuf,
+    engine: String,
+    state: TempDir,
+}
+
+static HOST: OnceLock<Host> = OnceLock::new();
+
+/// The one host of this process, with the `busybox` image loaded.
+///
+/// # Panics
+///
+/// When something is missing that `make build` and `make images` make.
+pub fn host() -> &'static Host {
+    HOST.get_or_init(|| {
+        let host = Host::new();
+        host.load("busybox");
+        host
+    })
+}
+
+impl Host {
+    fn new() -> Host {
+        let root =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the workspace's folder");
+        let engine = env::var(ENGINE_VARIABLE).unwrap_or_else(|_| "emulated".to_owned());
+        assert!(matches!(engine.as_str(), "kvm" | "emulated"), "{ENGINE_VARIABLE}={engine} is no engine");
+        let state = tempfile::Builder::new().prefix("capsid-test.").tempdir().expect("a temporary folder");
+        let host = Host { root, engine, state };
+        for program in [host.capsid(), host.monitor()] {
+            assert!(program.is_file(), "{} is missing: run 'make build'", program.display());
+        }
+        host
+    }
+
+    fn load(&self, image: &str) {
+        let archive = self.archive(image);
+        Call::new(self).args(["load", "-i"]).arg(&archive).finish().expect_code(0);
+    }
+
+    /// Loads the `python` image, once.
+    pub fn load_python(&self) {
+        static LOADED: OnceLock<()> = OnceLock::new();
+        LOADED.get_or_init(|| self.load("python"));
+    }
+
+    /// Loads the `debian` image, once.
+    pub fn load_debian(&self) {
+        static LOADED: OnceLock<()> = OnceLock::new();
+        LOADED.get_or_init(|| self.load("debian"));
+    }
+
+    /// The archive of one of the images of `make images`.
+    #[must_use]
+    pub fn archive(&self, image: &str) -> PathBuf {
+        let path = self.root.join("images/out").join(format!("{image}.tar"));
+        assert!(path.is_file(), "{} is missing: run 'make images'", path.display());
+        path
+    }
+
+    /// The program `capsid`.
+    #[must_use]
+    pub fn capsid(&self) -> PathBuf {
+        self.root.join("target/release/capsid")
+    }
+
+    /// The program `capsid-vmm`.
+    #[must_use]
+    pub fn monitor(&self) -> PathBuf {
+        self.root.join("target/release/capsid-vmm")
+    }
+
+    /// The folder of the guest's artifacts.
+    #[must_use]
+    pub fn guest_folder(&self) -> PathBuf {
+        self.root.join("target/guest")
+    }
+
+    /// The engine that is tested.
+    #[must_use]
+    pub fn engine(&self) -> &str {
+        &self.engine
+    }
+
+    /// The state folder that the tests share.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// A call of `capsid`, with the shared state.
+    #[must_use]
+    pub fn call(&self) -> Call {
+        Call::new(self)
+    }
+
+    /// `capsid run --rm --engine … OPTIONS… busybox sh -c SCRIPT`.
+    #[must_use]
+    pub fn shell(&self, options: &[&str], script: &str) -> Call {
+        self.run(options, &["busybox", "sh", "-c", script])
+    }
+
+    /// `capsid run --rm --engine … OPTIONS… IMAGE COMMAND…`.
+    #[must_use]
+    pub fn run(&self, options: &[&str], image_and_command: &[&str]) -> Call {
+        self.call().args(["run", "--rm", "--engine", &self.engine]).args(options).args(image_and_command)
+    }
+
+    /// A folder of guest artifacts of which one is replaced by `replacement`.
+    #[must_use]
+    pub fn guest_folder_with(&self, name: &str, replacement: &Path) -> TempDir {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for artifact in ["vmlinux", "initramfs.cpio", "writable.ext4"] {
+            let target =
+                if artifact == name { replacement.to_owned() } else { self.guest_folder().join(artifact) };
+            std::os::unix::fs::symlink(target, folder.path().join(artifact)).expect("a link");
+        }
+        folder
+    }
+
+    /// The processes whose command line holds `words`.
+    #[must_use]
+    pub fn processes(words: &str) -> Vec<i32> {
+        let listed = Command::new("pgrep").args(["-f", "--", words]).output().expect("pgrep");
+        String::from_utf8_lossy(&listed.stdout)
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .collect()
+    }
+}
