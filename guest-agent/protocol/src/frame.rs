@@ -111,6 +111,67 @@ pub fn read_frame<M: DeserializeOwned>(reader: &mut impl Read) -> Result<(Reques
     Ok((id, decode_body(&body)?))
 }
 
+/// Puts frames together from bytes that arrive in pieces, for a reader that must not block.
+///
+/// Holds at most one frame's bytes beyond what one [`FrameAssembler::push`] brought: push, then take every frame
+/// with [`FrameAssembler::next_frame`] before pushing again.
+#[derive(Debug)]
+pub struct FrameAssembler {
+    bytes: Vec<u8>,
+    max_body_bytes: usize,
+}
+
+impl Default for FrameAssembler {
+    fn default() -> Self {
+        Self::with_limit(MAX_BODY_BYTES)
+    }
+}
+
+impl FrameAssembler {
+    /// One that refuses bodies longer than `max_body_bytes`, which is [`MAX_BODY_BYTES`] at most.
+    #[must_use]
+    pub fn with_limit(max_body_bytes: usize) -> Self {
+        Self { bytes: Vec::new(), max_body_bytes: max_body_bytes.min(MAX_BODY_BYTES) }
+    }
+
+    /// Adds what has arrived.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Takes the first whole frame out; `None` until there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::TooLong`] as soon as the header is there, and [`FrameError::Malformed`].
+    pub fn next_frame<M: DeserializeOwned>(&mut self) -> Result<Option<(RequestId, M)>, FrameError> {
+        let Some(&[l0, l1, l2, l3, ref id @ ..]) = self.bytes.first_chunk::<FRAME_HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let id = RequestId(u64::from_le_bytes(*id));
+        let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+        if length > self.max_body_bytes {
+            return Err(FrameError::TooLong { length });
+        }
+        let Some(body) = self.bytes.get(FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + length) else {
+            return Ok(None);
+        };
+        let message = serde_json::from_slice(body).map_err(FrameError::Malformed)?;
+        self.bytes.drain(..FRAME_HEADER_BYTES + length);
+        if self.bytes.is_empty() {
+            // A connection's rare large frame must not hold its memory for the connection's life.
+            self.bytes.shrink_to(FRAME_HEADER_BYTES + 512);
+        }
+        Ok(Some((id, message)))
+    }
+
+    /// What has arrived and is not a whole frame, leaving none: bytes of whatever follows the frames.
+    #[must_use]
+    pub fn into_rest(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
 /// Fills `header`, telling an end before its first byte from one after it.
 fn read_header(reader: &mut impl Read, header: &mut [u8; FRAME_HEADER_BYTES]) -> Result<(), FrameError> {
     let first = loop {
@@ -139,6 +200,27 @@ mod tests {
             let (read_id, read): (_, String) = read_frame(&mut reader).unwrap();
             prop_assert_eq!((read_id, read), (RequestId(id), text));
             prop_assert!(matches!(read_frame::<String>(&mut reader), Err(FrameError::Closed)));
+        }
+
+        #[test]
+        fn an_assembler_gives_the_frames_whatever_the_pieces(
+            texts in proptest::collection::vec(".{0,40}", 0..8),
+            piece in 1_usize..64,
+        ) {
+            let mut wire = Vec::new();
+            for (id, text) in (0..).zip(&texts) {
+                write_frame(&mut wire, RequestId(id), text).unwrap();
+            }
+            let mut assembler = FrameAssembler::default();
+            let mut read = Vec::new();
+            for bytes in wire.chunks(piece) {
+                assembler.push(bytes);
+                while let Some((_, text)) = assembler.next_frame::<String>().unwrap() {
+                    read.push(text);
+                }
+            }
+            prop_assert_eq!(read, texts);
+            prop_assert!(assembler.into_rest().is_empty());
         }
 
         #[test]

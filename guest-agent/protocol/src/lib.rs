@@ -34,8 +34,8 @@ mod process;
 mod root;
 
 pub use frame::{
-    FRAME_HEADER_BYTES, FrameError, MAX_BODY_BYTES, RequestId, decode_body, decode_header, encode_frame,
-    read_frame, write_frame,
+    FRAME_HEADER_BYTES, FrameAssembler, FrameError, MAX_BODY_BYTES, RequestId, decode_body, decode_header,
+    encode_frame, read_frame, write_frame,
 };
 pub use message::{
     ControlAccepted, ErrorCode, ExitReport, ExitStatus, Milestone, Opening, OpeningReply, ProcessId, Ready,

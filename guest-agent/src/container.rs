@@ -1,0 +1,249 @@
+//! The container's first process: made by `PrepareRoot` in namespaces of its own, it mounts what must be mounted
+//! from inside, and waits for its program.
+//!
+//! ```text
+//!  agent                                    first process (PID 1 of the container)
+//!    │ ── clone3, new namespaces ─────────▶  enters: pivots, mounts, masks
+//!    │ ◀─ Response::Done or Failed ────────  or exits
+//!    │    … PrepareRoot is answered …        waits
+//!    │ ── stdio descriptors, ProcessSpec ─▶  becomes the program (crate::launch)
+//! ```
+//!
+//! A machine that is prepared ahead of its request only has to do the last step.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use capsid_protocol::{
+    ErrorCode, PrepareRoot, ProcessSpec, Refusal, RequestId, Response, TmpfsMount, read_frame, write_frame,
+};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+use rustix::thread::UnshareFlags;
+
+use crate::cgroup::ContainerGroup;
+use crate::error::{Step, StepError, chain, refusal};
+use crate::mounts::{bind_file, make_folders, make_read_only, mask, mode_of, mount_new, parse_options};
+use crate::stdio::ChildStdio;
+use crate::sys::process::{Child, Forked};
+use crate::{boot, devices, launch, overlay, sys};
+
+/// Number of `DEVPTS_SUPER_MAGIC` (linux/magic.h).
+const DEVPTS_MAGIC: u64 = 0x1cd1;
+
+/// Hidden by Docker (moby, `oci/defaults.go`).
+const MASKED: [&str; 11] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+];
+
+/// Read-only by Docker (moby, `oci/defaults.go`).
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+const KERNEL_FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+
+/// The container, seen from the agent.
+#[derive(Debug)]
+pub(crate) struct Container {
+    /// Its first process.
+    pub(crate) child: Child,
+    /// To that process, while it waits.
+    pub(crate) socket: OwnedFd,
+    /// The root of the container's /dev/pts, where terminals are made.
+    pub(crate) devpts: OwnedFd,
+}
+
+/// Starts the first process, and returns when it waits.
+///
+/// # Errors
+///
+/// The step that failed, here or in there.
+pub(crate) fn start(request: &PrepareRoot, group: &ContainerGroup) -> Result<Container, Refusal> {
+    let (ours, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .step(|| "failed to make a socket pair".to_owned())?;
+    let namespaces = UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    let forked = sys::process::fork(namespaces, Some(group.folder().as_fd()))
+        .step(|| "failed to start the container's first process".to_owned())?;
+    let child = match forked {
+        Forked::Parent(child) => child,
+        Forked::Child => first_process(request, theirs),
+    };
+    drop(theirs);
+    let mut socket = std::fs::File::from(ours);
+    match read_frame(&mut socket) {
+        Ok((_, Response::Done)) => {}
+        Ok((_, Response::Failed(refusal))) => return Err(refusal),
+        Ok(_) | Err(_) => return Err(refusal(ErrorCode::Internal, "the container's first process died")),
+    }
+    let devpts = open_devpts(child.pid)?;
+    Ok(Container { child, socket: socket.into(), devpts })
+}
+
+/// Nothing of the container runs yet; later, its paths could lead anywhere.
+fn open_devpts(pid: i32) -> Result<OwnedFd, Refusal> {
+    let failed = || "failed to open the container's /dev/pts".to_owned();
+    let path = format!("/proc/{pid}/root/dev/pts");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::openat(CWD, path, flags, Mode::empty()).step(failed)?;
+    let kind = rustix::fs::fstatfs(&folder).step(failed)?.f_type;
+    if kind.cast_unsigned() == DEVPTS_MAGIC {
+        return Ok(folder);
+    }
+    Err(refusal(ErrorCode::InvalidArgument, "the image's /dev is a link: there is no place for terminals"))
+}
+
+/// The program and its stdio, for the process that waits at the other end of `socket`.
+///
+/// # Errors
+///
+/// The process is gone.
+pub(crate) fn send_program(socket: &OwnedFd, spec: &ProcessSpec, stdio: &ChildStdio) -> Result<(), StepError> {
+    let failed = || "failed to hand the program to the container's first process".to_owned();
+    let descriptors = stdio.descriptors();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let kind = [stdio.tag()];
+    let flags = SendFlags::NOSIGNAL;
+    rustix::net::sendmsg(socket, &[std::io::IoSlice::new(&kind)], &mut ancillary, flags).step(failed)?;
+    let mut writer = std::fs::File::from(socket.try_clone().step(failed)?);
+    write_frame(&mut writer, RequestId(0), spec).map_err(std::io::Error::other).step(failed)
+}
+
+fn receive_program(socket: &OwnedFd) -> Option<(ProcessSpec, ChildStdio)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut tag = [0];
+    let mut buffers = [std::io::IoSliceMut::new(&mut tag)];
+    let received = rustix::net::recvmsg(socket, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC).ok()?;
+    if received.bytes == 0 {
+        return None;
+    }
+    let descriptors = ancillary.drain().flat_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect(),
+        _ => Vec::new(),
+    });
+    let stdio = ChildStdio::from_parts(tag[0], descriptors.collect())?;
+    let mut reader = std::fs::File::from(socket.try_clone().ok()?);
+    let (_, spec) = read_frame(&mut reader).ok()?;
+    Some((spec, stdio))
+}
+
+/// The life of the first process until it becomes the program. Never returns to the agent's code.
+fn first_process(request: &PrepareRoot, socket: OwnedFd) -> ! {
+    crate::mark_as_child();
+    sys::process::close_all_but(&[socket.as_fd()]);
+    let outcome = enter(request);
+    let answer = match &outcome {
+        Ok(()) => Response::Done,
+        Err(error) => Response::Failed(refusal(ErrorCode::Internal, chain(error))),
+    };
+    let told = socket.try_clone().is_ok_and(|socket| {
+        write_frame(&mut std::fs::File::from(socket), RequestId(0), &answer).is_ok()
+    });
+    if outcome.is_err() || !told {
+        sys::process::exit_now(launch::FAILED_EXIT_CODE);
+    }
+    match receive_program(&socket) {
+        Some((spec, stdio)) => launch::become_program(&spec, stdio, socket),
+        None => sys::process::exit_now(launch::FAILED_EXIT_CODE),
+    }
+}
+
+/// Makes these namespaces the container's.
+fn enter(request: &PrepareRoot) -> Result<(), StepError> {
+    launch::leave_agents_protection();
+    // The group of the moment becomes the root of the new namespace.
+    sys::process::unshare(UnshareFlags::NEWCGROUP).step(|| "failed to make a cgroup namespace".to_owned())?;
+    rustix::system::sethostname(request.hostname.as_bytes()).step(|| "failed to set the host name".to_owned())?;
+    rustix::process::umask(Mode::empty());
+    let agent_root = pivot()?;
+    mount_kernel_interfaces(request.privileged)?;
+    devices::set_up(request.shm_bytes)?;
+    // From here, relative paths are the agent's and absolute ones the container's.
+    rustix::process::fchdir(&agent_root).step(|| "failed to enter the agent's root".to_owned())?;
+    bind_files(request.resolv_conf.is_some())?;
+    if request.privileged {
+        devices::add_all(Path::new("dev"))?;
+    }
+    unmount(".", UnmountFlags::DETACH).step(|| "failed to leave the agent's root".to_owned())?;
+    rustix::process::chdir("/").step(|| "failed to enter the root".to_owned())?;
+    drop(agent_root);
+    for tmpfs in &request.tmpfs {
+        mount_tmpfs(tmpfs)?;
+    }
+    if !request.privileged {
+        protect_kernel_interfaces()?;
+    }
+    if request.read_only {
+        mount_remount("/", MountFlags::BIND | MountFlags::RDONLY, c"")
+            .step(|| "failed to make the root read-only".to_owned())?;
+    }
+    Ok(())
+}
+
+/// Makes the stacked root the root; the agent's stays reachable through what is returned, until it is unmounted.
+fn pivot() -> Result<OwnedFd, StepError> {
+    let failed = || "failed to enter the container's root".to_owned();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let agent_root = rustix::fs::open("/", flags, Mode::empty()).step(failed)?;
+    rustix::process::chdir(overlay::ROOT).step(failed)?;
+    // The old root is stacked on the new one, so no folder of the image is needed to put it.
+    rustix::process::pivot_root(".", ".").step(failed)?;
+    Ok(agent_root)
+}
+
+fn mount_kernel_interfaces(privileged: bool) -> Result<(), StepError> {
+    for folder in ["/proc", "/sys"] {
+        make_folders(Path::new(folder)).step(|| format!("failed to make {folder}"))?;
+    }
+    mount_new("proc", "/proc", KERNEL_FLAGS, "")?;
+    let flags = if privileged { KERNEL_FLAGS } else { KERNEL_FLAGS | MountFlags::RDONLY };
+    mount_new("sysfs", "/sys", flags, "")?;
+    mount_new("cgroup2", "/sys/fs/cgroup", flags, "")
+}
+
+fn bind_files(resolv_conf: bool) -> Result<(), StepError> {
+    let names = ["hostname", "hosts", "resolv.conf"];
+    for name in &names[..if resolv_conf { 3 } else { 2 }] {
+        bind_file(&format!(".{}/{name}", boot::FILES), &format!("/etc/{name}"))?;
+    }
+    Ok(())
+}
+
+fn mount_tmpfs(tmpfs: &TmpfsMount) -> Result<(), StepError> {
+    let mode = mode_of(&tmpfs.path);
+    make_folders(Path::new(&tmpfs.path)).step(|| format!("failed to make {}", tmpfs.path))?;
+    let mut options = parse_options(KERNEL_FLAGS, &tmpfs.options);
+    if let Some(mode) = mode.filter(|_| !options.data.split(',').any(|option| option.starts_with("mode="))) {
+        // As runc does: the image's folder says who may write, unless the user does.
+        let separator = if options.data.is_empty() { "" } else { "," };
+        options.data = format!("{}{separator}mode={:o}", options.data, mode.as_raw_mode() & 0o7777);
+    }
+    mount_new("tmpfs", &tmpfs.path, options.flags, &options.data)
+}
+
+fn protect_kernel_interfaces() -> Result<(), StepError> {
+    for path in MASKED {
+        mask(path)?;
+    }
+    for path in READ_ONLY {
+        make_read_only(path, KERNEL_FLAGS)?;
+    }
+    Ok(())
+}
