@@ -1,0 +1,121 @@
+"""Containers that are kept running to be looked at, and the memory of the monitors behind them."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from measure import Command, Unavailable
+
+START_LIMIT_SECONDS = 120
+END_LIMIT_SECONDS = 20
+KIB_PER_MIB = 1024
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """One mapping of /proc/PID/smaps; sizes in KiB."""
+
+    permissions: str
+    path: str
+    size_kib: int
+    resident_kib: int
+
+
+def parse_smaps(text: str) -> list[Mapping]:
+    """The mappings of a process, from what the kernel prints (proc(5), /proc/pid/smaps)."""
+    mappings = []
+    head = re.compile(r"^[0-9a-f]+-[0-9a-f]+ (\S{4}) \S+ \S+ \S+ *(.*)$")
+    permissions, path, sizes = "", "", {}
+    for line in text.splitlines():
+        if match := head.match(line):
+            permissions, path = match.groups()
+            sizes = {}
+        elif match := re.match(r"^(Size|Rss): +(\d+) kB$", line):
+            sizes[match[1]] = int(match[2])
+            if len(sizes) == 2:
+                mappings.append(Mapping(permissions, path, sizes["Size"], sizes["Rss"]))
+    return mappings
+
+
+def is_guest_memory(mapping: Mapping) -> bool:
+    """Nothing else that a monitor maps writable is nearly as large as a machine's memory."""
+    return mapping.permissions.startswith("rw") and mapping.size_kib >= 64 * KIB_PER_MIB
+
+
+def resident_beyond_guest_mib(mappings: list[Mapping], guest_mib: int) -> float:
+    """What is resident outside the guest's memory."""
+    found = sum(mapping.size_kib for mapping in mappings if is_guest_memory(mapping))
+    if found != guest_mib * KIB_PER_MIB:
+        raise Unavailable(f"the monitor maps {found} KiB that look like guest memory, not {guest_mib} MiB")
+    return sum(mapping.resident_kib for mapping in mappings if not is_guest_memory(mapping)) / KIB_PER_MIB
+
+
+def pss_mib(process: int) -> float:
+    """A process's proportional share of the memory it uses."""
+    text = Path(f"/proc/{process}/smaps_rollup").read_text()
+    match = re.search(r"^Pss: +(\d+) kB$", text, re.MULTILINE)
+    if match is None:
+        raise Unavailable("the kernel tells no proportional memory (smaps_rollup)")
+    return int(match[1]) / KIB_PER_MIB
+
+
+def processes_of(program: Path) -> set[int]:
+    """Every process that runs a program."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        # Processes end while they are looked at.
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and (entry / "exe").samefile(program):
+                found.add(int(entry.name))
+    return found
+
+
+@contextlib.contextmanager
+def running(command: Command, up: bytes, monitor: Path) -> Iterator[int]:
+    """Runs a container in the background until left; gives its monitor's process id.
+
+    The container says `up` on a line of its own when it is to be looked at. It is ended by killing `capsid`, which
+    must leave no monitor behind.
+    """
+    before = processes_of(monitor)
+    client = subprocess.Popen(command.words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        wait_for_line(client, up)
+        new = processes_of(monitor) - before
+        if len(new) != 1:
+            raise Unavailable(f"{len(new)} monitors appeared with the container, not one")
+        yield new.pop()
+    finally:
+        client.kill()
+        client.communicate()
+        end_left_over(processes_of(monitor) - before)
+
+
+def wait_for_line(client: subprocess.Popen[bytes], wanted: bytes) -> None:
+    """Reads the container's output up to a line; whatever comes before it is dropped."""
+    assert client.stdout is not None
+    deadline = time.monotonic() + START_LIMIT_SECONDS
+    while line := client.stdout.readline():
+        if line.strip() == wanted:
+            return
+        if time.monotonic() > deadline:
+            break
+    client.kill()
+    _, errors = client.communicate()
+    raise Unavailable(f"the container never said {wanted.decode()}: {errors.decode(errors='replace').strip()}")
+
+
+def end_left_over(monitors: set[int]) -> None:
+    deadline = time.monotonic() + END_LIMIT_SECONDS
+    while alive := {pid for pid in monitors if Path(f"/proc/{pid}").exists()}:
+        if time.monotonic() > deadline:
+            for pid in alive:
+                os.kill(pid, signal.SIGKILL)
+            raise Unavailable(f"{len(alive)} monitors outlived their killed client")
+        time.sleep(0.05)

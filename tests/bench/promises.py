@@ -1,0 +1,196 @@
+"""One function for each promise of PROMISES.md; each returns the rows that it contributes to the table."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import processes
+import streams as stream
+from measure import Command, Series, Subject, Unavailable, interleaved, progress, ratio
+from report import Row, bounded, compared, told, unavailable
+from subjects import Artifacts, BareQemu, Capsid, Engine, Microsandbox, SkopeoUmoci
+
+# Where a promise is measured: on this machine, or where /dev/kvm works.
+Place = Literal["here", "kvm"]
+IDLE_GUEST_MIB = 256
+# What a machine takes to come to rest after its container started.
+SETTLE_SECONDS = 4
+QUIET, CONSOLE = "quiet", "console=ttyS0"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every measurement is given."""
+
+    artifacts: Artifacts
+    folder: Path
+    rounds: int
+
+    @property
+    def few(self) -> int:
+        """Rounds of what takes long or hardly varies."""
+        return max(3, self.rounds // 4) if self.rounds >= 3 else 1
+
+    def fresh_folder(self, name: str) -> Path:
+        folder = self.folder / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder
+
+
+def cold_start_emulated(bench: Bench) -> list[Row]:
+    """P1."""
+    folder = bench.fresh_folder("P1")
+    bare = BareQemu(bench.artifacts, folder)
+    return against_bare_qemu("P1", Capsid(bench.artifacts, folder), "emulated", bare, bare.tcg, 1.6, bench.rounds)
+
+
+def cold_start_kvm(bench: Bench) -> list[Row]:
+    """P2."""
+    folder = bench.fresh_folder("P2")
+    bare = BareQemu(bench.artifacts, folder)
+    return against_bare_qemu("P2", Capsid(bench.artifacts, folder), "kvm", bare, bare.kvm, 0.5, bench.rounds)
+
+
+def against_bare_qemu(
+    promise: str, capsid: Capsid, engine: Engine, bare: BareQemu, boot: Callable[[str], Command], bar: float, rounds: int
+) -> list[Row]:
+    bare.check(boot)
+    ours, quiet, console = interleaved(
+        [
+            Subject("capsid run --rm busybox true", capsid.run(engine, "true").run),
+            Subject("bare QEMU, quiet", boot(QUIET).run),
+            Subject("bare QEMU, boot log on the serial console", boot(CONSOLE).run),
+        ],
+        rounds,
+    )
+    return [
+        compared(promise, f"cold start, {engine}, against bare QEMU, quiet", ours, quiet, ratio(ours, quiet), bar),
+        compared(promise, f"cold start, {engine}, against bare QEMU that prints its log", ours, console, ratio(ours, console), None),
+    ]  # fmt: skip
+
+
+def cold_start_microsandbox(bench: Bench) -> list[Row]:
+    """P3."""
+    folder = bench.fresh_folder("P3")
+    capsid = Capsid(bench.artifacts, folder)
+    peer = Microsandbox(bench.artifacts, folder)
+    ours, theirs = interleaved(
+        [
+            Subject("capsid run --rm busybox true", capsid.run("kvm", "true").run),
+            Subject(f"microsandbox {peer.VERSION}, msb run busybox -- true", peer.run("true").run),
+        ],
+        bench.rounds,
+    )
+    return [compared("P3", "cold start, kvm, against microsandbox", ours, theirs, ratio(ours, theirs), 0.5)]
+
+
+def streams(bench: Bench, engine: Engine) -> list[Row]:
+    """P4."""
+    capsid = Capsid(bench.artifacts, bench.fresh_folder(f"P4-{engine}"))
+    size = stream.STREAM_MIB * stream.MIB
+    out = capsid.run(engine, "sh", "-c", f"echo ready; exec head -c {size} /dev/zero")
+    into = capsid.run(engine, "sh", "-c", "echo ready; exec sha256sum", options=("-i",))
+    rows = []
+    for title, measure in (
+        (f"1 GiB through stdout, {engine}, intact", partial(stream.out_of_container, out)),
+        (f"1 GiB through stdin to sha256sum, {engine}, intact", partial(stream.into_container, into)),
+    ):
+        rows.append(told("P4", title, repeated(title, "MB/s", measure, bench.few)))
+    return rows
+
+
+def monitor_memory(bench: Bench, engine: Engine) -> list[Row]:
+    """P5. The guest has printed 16 MiB before, so that buffers are as large as they get."""
+    capsid = Capsid(bench.artifacts, bench.fresh_folder(f"P5-{engine}"))
+    script = "head -c 16M /dev/zero; echo; echo up; exec sleep 600"
+    command = capsid.run(engine, "sh", "-c", script, options=("-m", f"{IDLE_GUEST_MIB}m"))
+
+    def resident() -> float:
+        with processes.running(command, b"up", bench.artifacts.monitor) as monitor:
+            time.sleep(SETTLE_SECONDS)
+            mappings = processes.parse_smaps(Path(f"/proc/{monitor}/smaps").read_text())
+            return processes.resident_beyond_guest_mib(mappings, IDLE_GUEST_MIB)
+
+    title = f"capsid-vmm beyond the guest's memory, resident, {engine}"
+    return [bounded("P5", title, repeated(title, "MiB", resident, bench.few), 5)]
+
+
+def idle_memory(bench: Bench) -> list[Row]:
+    """P6."""
+    capsid = Capsid(bench.artifacts, bench.fresh_folder("P6"))
+    options = ("-m", f"{IDLE_GUEST_MIB}m")
+    command = capsid.run("kvm", "sh", "-c", "echo up; exec sleep 600", options=options)
+
+    def proportional() -> float:
+        with processes.running(command, b"up", bench.artifacts.monitor) as monitor:
+            time.sleep(SETTLE_SECONDS)
+            return processes.pss_mib(monitor)
+
+    title = f"capsid-vmm with an idle guest of {IDLE_GUEST_MIB} MiB, PSS, kvm"
+    return [bounded("P6", title, repeated(title, "MiB", proportional, bench.few), 40)]
+
+
+def load(bench: Bench) -> list[Row]:
+    """P7. Both start from nothing but the archive, with everything written before the clock starts."""
+    folder = bench.fresh_folder("P7")
+    state, archive = folder / "capsid-state", bench.artifacts.debian
+    peer = SkopeoUmoci(archive, folder)
+
+    def clear_state() -> None:
+        shutil.rmtree(state, ignore_errors=True)
+        os.sync()
+
+    words = (str(bench.artifacts.capsid), "--state-dir", str(state), "load", "-i", str(archive))
+    ours, theirs = interleaved(
+        [
+            Subject("capsid load -i debian.tar", Command(words).run, clear_state),
+            Subject("skopeo copy, umoci unpack", peer.load().run, peer.before),
+        ],
+        bench.rounds,
+    )
+    return [compared("P7", "loading debian.tar, against skopeo and umoci", ours, theirs, ratio(ours, theirs), 1.0)]
+
+
+def repeated(name: str, unit: str, measure: Callable[[], float], rounds: int) -> Series:
+    """A series of one thing alone."""
+    series = Series(name, unit)
+    for index in range(rounds):
+        series.samples.append(measure())
+        progress(f"{index + 1}/{rounds}")
+    return series
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A function of this module with the place where it is run."""
+
+    promise: str
+    place: Place
+    title: str
+    measure: Callable[[Bench], list[Row]]
+
+    def rows(self, bench: Bench) -> list[Row]:
+        """Its rows; one that says why, if it cannot be measured."""
+        try:
+            return self.measure(bench)
+        except Unavailable as reason:
+            return [unavailable(self.promise, self.title, str(reason))]
+
+
+ALL = (
+    Measurement("P1", "here", "cold start, emulated, against bare QEMU", cold_start_emulated),
+    Measurement("P2", "kvm", "cold start, kvm, against bare QEMU", cold_start_kvm),
+    Measurement("P3", "kvm", "cold start, kvm, against microsandbox", cold_start_microsandbox),
+    Measurement("P4", "here", "1 GiB through stdout and stdin, emulated", partial(streams, engine="emulated")),
+    Measurement("P4", "kvm", "1 GiB through stdout and stdin, kvm", partial(streams, engine="kvm")),
+    Measurement("P5", "here", "capsid-vmm's own memory, emulated", partial(monitor_memory, engine="emulated")),
+    Measurement("P5", "kvm", "capsid-vmm's own memory, kvm", partial(monitor_memory, engine="kvm")),
+    Measurement("P6", "kvm", "idle guest's memory, kvm", idle_memory),
+    Measurement("P7", "here", "loading debian.tar", load),
+)
