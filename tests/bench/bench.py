@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import machine
 import report
@@ -61,12 +62,11 @@ def parse_arguments() -> argparse.Namespace:
 def whole(chosen: list[Measurement], artifacts: Artifacts, arguments: argparse.Namespace) -> int:
     description = machine.describe(artifacts)
     started = time.time()
-    local, on_kvm = [], []
-    for each in chosen:
-        (on_kvm if each.place == "kvm" and not machine.has_hardware_kvm() else local).append(each)
+    elsewhere = [] if machine.has_hardware_kvm() else [each for each in chosen if each.place == "kvm"]
+    local = [each for each in chosen if each not in elsewhere]
     rows = measured_here(local, artifacts, arguments.rounds)
-    if on_kvm:
-        rows += measured_in_kvm_host(on_kvm, arguments.rounds)
+    if elsewhere:
+        rows += measured_in_kvm_host(elsewhere, arguments.rounds)
     rows.sort(key=lambda row: row.promise)
     print(report.table(rows))
     save({**description, "started": started, "seconds": time.time() - started, "rounds": arguments.rounds,
@@ -90,24 +90,23 @@ def measured_in_kvm_host(chosen: list[Measurement], rounds: int) -> list[report.
         try:
             Microsandbox.fetch()  # into this machine's cache; the emulated host would forget it
         except Unavailable as reason:
-            print(f"bench: {reason}", file=sys.stderr)
+            print(f"bench: {reason}", file=sys.stderr)  # and P3's row will say so
     RESULTS.mkdir(parents=True, exist_ok=True)
     part = RESULTS / "kvm-part.json"
     part.unlink(missing_ok=True)
     only = ",".join(sorted({each.promise for each in chosen}))
-    status = subprocess.call([
-        str(KVM_HOST), "-m", str(KVM_HOST_MEMORY_MIB), "-t", str(KVM_HOST_LIMIT_SECONDS), "-w", str(RESULTS), "--",
-        sys.executable, "-B", str(Path(__file__).resolve()), "--part", str(part), "--rounds", str(rounds), "--only", only,
-    ])  # fmt: skip
+    host = [str(KVM_HOST), "-m", str(KVM_HOST_MEMORY_MIB), "-t", str(KVM_HOST_LIMIT_SECONDS), "-w", str(RESULTS)]
+    here = [sys.executable, "-B", str(Path(__file__).resolve())]
+    status = subprocess.call([*host, "--", *here, "--part", str(part), "--rounds", str(rounds), "--only", only])
     if status != 0 or not part.exists():
-        reason = f"the emulated host ended with {status}"
-        return [report.unavailable(each.promise, each.title, reason) for each in chosen]
+        ending = f"the emulated host ended with {status}"
+        return [report.unavailable(each.promise, each.title, ending) for each in chosen]
     rows = report.from_json(json.loads(part.read_text()))
     part.unlink()
     return rows
 
 
-def save(result: dict) -> None:
+def save(result: dict[str, Any]) -> None:
     """The newest result under a fixed name, and each under its own."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(result["started"]))

@@ -36,8 +36,9 @@ class Command:
         with tempfile.TemporaryFile() as output:
             started = time.monotonic()
             try:
+                environment = {**os.environ, **self.environment}
                 status = subprocess.call(
-                    self.words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **self.environment}
+                    self.words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
                 )
             except OSError as error:
                 raise Unavailable(str(error)) from error

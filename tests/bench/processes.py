@@ -31,7 +31,8 @@ def parse_smaps(text: str) -> list[Mapping]:
     """The mappings of a process, from what the kernel prints (proc(5), /proc/pid/smaps)."""
     mappings = []
     head = re.compile(r"^[0-9a-f]+-[0-9a-f]+ (\S{4}) \S+ \S+ \S+ *(.*)$")
-    permissions, path, sizes = "", "", {}
+    permissions, path = "", ""
+    sizes: dict[str, int] = {}
     for line in text.splitlines():
         if match := head.match(line):
             permissions, path = match.groups()

@@ -47,20 +47,21 @@ def cold_start_emulated(bench: Bench) -> list[Row]:
     """P1."""
     folder = bench.fresh_folder("P1")
     bare = BareQemu(bench.artifacts, folder)
-    return against_bare_qemu("P1", Capsid(bench.artifacts, folder), "emulated", bare, bare.tcg, 1.6, bench.rounds)
+    bare.check(bare.tcg)
+    return against_bare_qemu("P1", Capsid(bench.artifacts, folder), "emulated", bare.tcg, 1.6, bench.rounds)
 
 
 def cold_start_kvm(bench: Bench) -> list[Row]:
     """P2."""
     folder = bench.fresh_folder("P2")
     bare = BareQemu(bench.artifacts, folder)
-    return against_bare_qemu("P2", Capsid(bench.artifacts, folder), "kvm", bare, bare.kvm, 0.5, bench.rounds)
+    bare.check(bare.kvm)
+    return against_bare_qemu("P2", Capsid(bench.artifacts, folder), "kvm", bare.kvm, 0.5, bench.rounds)
 
 
 def against_bare_qemu(
-    promise: str, capsid: Capsid, engine: Engine, bare: BareQemu, boot: Callable[[str], Command], bar: float, rounds: int
+    promise: str, capsid: Capsid, engine: Engine, boot: Callable[[str], Command], bar: float, rounds: int
 ) -> list[Row]:
-    bare.check(boot)
     ours, quiet, console = interleaved(
         [
             Subject("capsid run --rm busybox true", capsid.run(engine, "true").run),
@@ -69,10 +70,11 @@ def against_bare_qemu(
         ],
         rounds,
     )
+    title = f"cold start, {engine}, against bare QEMU"
     return [
-        compared(promise, f"cold start, {engine}, against bare QEMU, quiet", ours, quiet, ratio(ours, quiet), bar),
-        compared(promise, f"cold start, {engine}, against bare QEMU that prints its log", ours, console, ratio(ours, console), None),
-    ]  # fmt: skip
+        compared(promise, f"{title}, quiet", ours, quiet, ratio(ours, quiet), bar),
+        compared(promise, f"{title} that prints its log", ours, console, ratio(ours, console), None),
+    ]
 
 
 def cold_start_microsandbox(bench: Bench) -> list[Row]:

@@ -3,9 +3,11 @@
 import contextlib
 import functools
 import hashlib
+import io
 import subprocess
 import time
 from collections.abc import Iterator
+from typing import cast
 
 from measure import Command, Unavailable
 
@@ -39,7 +41,8 @@ def out_of_container(command: Command) -> float:
         await_ready(client)
         started = time.monotonic()
         zeros, received = bytes(READ_BYTES), 0
-        while piece := client.stdout.read1(READ_BYTES):
+        # read1: what is there, not what fills the buffer.
+        while piece := cast(io.BufferedReader, client.stdout).read1(READ_BYTES):
             if piece != zeros[: len(piece)]:
                 raise Unavailable(f"not intact: other bytes than were sent, within {len(piece)} after {received}")
             received += len(piece)
@@ -72,8 +75,8 @@ def into_container(command: Command) -> float:
 
 @contextlib.contextmanager
 def start(command: Command) -> Iterator[subprocess.Popen[bytes]]:
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command.words, **pipes) as client:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command.words, stdin=pipe, stdout=pipe, stderr=pipe) as client:
         assert client.stdin is not None
         try:
             yield client

@@ -30,7 +30,8 @@ class Artifacts:
     debian: Path = ROOT / "images/out/debian.tar"
 
     def check(self) -> None:
-        missing = [str(path.relative_to(ROOT)) for path in vars(type(self)).values() if isinstance(path, Path) and not path.exists()]
+        files = (self.capsid, self.monitor, self.kernel, self.busybox, self.debian)
+        missing = [str(path.relative_to(ROOT)) for path in files if not path.exists()]
         if missing:
             raise Unavailable(f"missing: {', '.join(missing)}; run make build")
 
@@ -87,7 +88,8 @@ def reboot_initramfs(folder: Path) -> Path:
     stage = folder / "reboot-initramfs"
     stage.mkdir()
     source = Path(__file__).resolve().parent / "reboot_init.c"
-    run_quietly("gcc", "-O2", "-static", "-nostdlib", "-fno-stack-protector", "-s", "-o", str(stage / "init"), str(source))
+    flags = ("-O2", "-static", "-nostdlib", "-fno-stack-protector", "-s")
+    Command(("gcc", *flags, "-o", str(stage / "init"), str(source))).run()
     archive = folder / "reboot.cpio"
     with archive.open("wb") as out:
         subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], input=b"init", stdout=out, cwd=stage, check=True)
@@ -110,9 +112,8 @@ class Microsandbox:
     @classmethod
     def fetch(cls) -> Path:
         """The unpacked wheel; the emulated host finds the one that this machine fetched."""
-        done = subprocess.run(
-            [str(ROOT / "tests/wheel"), "microsandbox", cls.VERSION, cls.SHA256], capture_output=True, text=True, check=False
-        )
+        command = [str(ROOT / "tests/wheel"), "microsandbox", cls.VERSION, cls.SHA256]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise Unavailable(f"microsandbox {cls.VERSION} cannot be fetched: {done.stderr.strip()}")
         return Path(done.stdout.strip())
@@ -148,6 +149,3 @@ class SkopeoUmoci:
         )
         return Command(("sh", "-ec", script, str(self.archive), str(layout), str(self.folder / "bundle")))
 
-
-def run_quietly(*words: str) -> None:
-    Command(words).run()

@@ -14,11 +14,15 @@ class Measuring(unittest.TestCase):
         order: list[str] = []
 
         def subject(name: str) -> Subject:
-            return Subject(name, lambda: (order.append(name), float(len(order)))[1])
+            def run() -> float:
+                order.append(name)
+                return len(order)
+
+            return Subject(name, run)
 
         series = interleaved([subject("a"), subject("b")], rounds=2)
         self.assertEqual(order, ["a", "b", "b", "a", "a", "b"])
-        self.assertEqual([each.samples for each in series], [[4.0, 5.0], [3.0, 6.0]])
+        self.assertEqual([each.samples for each in series], [[4, 5], [3, 6]])
 
     def test_ratio_is_of_medians_with_the_spread_of_rounds(self) -> None:
         found = ratio(Series("ours", "s", [1.0, 2.0, 9.0]), Series("theirs", "s", [2.0, 4.0, 6.0]))
