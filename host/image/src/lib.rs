@@ -1,1 +1,32 @@
 //! Images: from archives and layouts to verified, content-addressed EROFS layers.
+//!
+//! [`Store::load`] takes an archive in, [`Store::resolve`] finds an image again, and [`Image::open_layers`] hands
+//! out its layers as read-only block images, bottom first, for overlayfs to stack. This crate knows nothing of
+//! virtual machines, never mounts or unpacks anything on the host, and needs no privileges.
+//!
+//! Images come from strangers: see [`Limits`] for what they may cost, and `tar` and `layer` for what is refused.
+
+#![forbid(unsafe_code)]
+
+mod archive;
+mod digest;
+mod erofs;
+mod escape;
+mod layer;
+mod limits;
+mod reference;
+mod store;
+mod tar;
+
+pub use archive::ArchiveError;
+pub use digest::{Digest, DigestError};
+pub use erofs::{ErofsError, XattrProblem};
+pub use escape::EscapedName;
+pub use layer::{Compression, IngestError, LayerError, LayerProblem};
+pub use limits::Limits;
+pub use reference::{Reference, ReferenceError};
+pub use store::{
+    Hold, Image, ImageSummary, ImageUse, Layer, LoadError, LoadSource, LoadedImage, Progress, RemoveError,
+    RemoveOptions, Removed, ResolveError, Store, StoreError,
+};
+pub use tar::{EntryProblem, HeaderProblem, TarError};

@@ -1,0 +1,409 @@
+//! A streaming tar reader for input from strangers.
+//!
+//! Why not the `tar` crate: it reads extension headers into memory without a bound, and it and its relatives have
+//! had desynchronisation bugs, where two readers of one archive see different entries (CVE-2025-62518 and kin).
+//! This reader bounds everything it holds, refuses archives that readers are known to disagree about instead of
+//! taking sides, and resolves no path: names are bytes that mean nothing here.
+//!
+//! Called by [`crate::archive`] for the archive around an image and by [`crate::layer`] for each layer. It must
+//! never touch the file system, and no input may make it panic or allocate more than the limits allow.
+
+mod error;
+mod header;
+mod pax;
+mod sparse;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, BufRead};
+
+pub use error::{EntryProblem, HeaderProblem, TarError};
+use header::{BLOCK, Header};
+use pax::PaxHeader;
+use sparse::SparseMap;
+
+use crate::escape::EscapedName;
+use crate::limits::Limits;
+
+/// Sizes below this fit the header's eleven octal digits, so an extended header has no reason to differ.
+const OCTAL_SIZE_LIMIT: u64 = 8 << 30;
+
+/// Seconds since 1970 and nanoseconds past them; the nanoseconds always count forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Timestamp {
+    /// Seconds since 1970, negative before.
+    pub seconds: i64,
+    /// Below a thousand million.
+    pub nanoseconds: u32,
+}
+
+impl Timestamp {
+    /// Reads `-12.345`; digits past the ninth decimal are dropped towards the past.
+    fn parse(text: &[u8]) -> Option<Timestamp> {
+        let (negative, text) = match text.strip_prefix(b"-") {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let (whole, fraction) = match text.iter().position(|&byte| byte == b'.') {
+            Some(dot) => (&text[..dot], &text[dot + 1..]),
+            None => (text, &b""[..]),
+        };
+        let whole = i64::try_from(pax::decimal(whole)?).ok()?;
+        if !fraction.iter().all(u8::is_ascii_digit) {
+            return None;
+        }
+        let digits = fraction.iter().map(|digit| u32::from(digit - b'0')).chain(std::iter::repeat(0));
+        let nanoseconds = digits.take(9).fold(0, |value, digit| value * 10 + digit);
+        Some(match (negative, nanoseconds) {
+            (false, _) => Timestamp { seconds: whole, nanoseconds },
+            (true, 0) => Timestamp { seconds: -whole, nanoseconds: 0 },
+            (true, _) => Timestamp { seconds: -whole - 1, nanoseconds: 1_000_000_000 - nanoseconds },
+        })
+    }
+}
+
+/// An extended attribute as the archive gives it; the name is the full one, `user.x`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Xattr {
+    /// The full name with its namespace.
+    pub name: Vec<u8>,
+    /// The value; any bytes.
+    pub value: Vec<u8>,
+}
+
+/// What an entry is. Link targets are raw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EntryKind {
+    /// A regular file.
+    File,
+    /// Another name of an earlier entry.
+    HardLink(Vec<u8>),
+    /// A symbolic link.
+    Symlink(Vec<u8>),
+    /// A character device.
+    CharacterDevice {
+        /// Its major number.
+        major: u64,
+        /// Its minor number.
+        minor: u64,
+    },
+    /// A block device.
+    BlockDevice {
+        /// Its major number.
+        major: u64,
+        /// Its minor number.
+        minor: u64,
+    },
+    /// A folder.
+    Directory,
+    /// A named pipe.
+    Fifo,
+}
+
+/// One entry, its extended headers applied.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    /// The name, raw: not normalised, not checked.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: u32,
+    /// The owner; may be more than fits a user id.
+    pub uid: u64,
+    /// The group; likewise.
+    pub gid: u64,
+    /// When it was changed.
+    pub mtime: Timestamp,
+    /// Bytes of a regular file once its holes are filled in; 0 for everything else.
+    pub size: u64,
+    /// Extended attributes, names unique.
+    pub xattrs: Vec<Xattr>,
+    /// Where its data starts in the stream.
+    pub data_offset: u64,
+    /// For a sparse file, which stretches of it the data covers.
+    pub(crate) sparse: Option<SparseMap>,
+}
+
+/// Where a [`TarReader`] gets its bytes: a buffered reader that can be told to skip.
+pub(crate) trait TarInput: BufRead {
+    /// Passes over `count` bytes; an early end is an [`io::ErrorKind::UnexpectedEof`].
+    fn skip(&mut self, mut count: u64) -> io::Result<()> {
+        while count > 0 {
+            let available = self.fill_buf()?.len();
+            if available == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let step = usize::try_from(count).map_or(available, |count| count.min(available));
+            self.consume(step);
+            count -= step as u64;
+        }
+        Ok(())
+    }
+}
+
+impl TarInput for &[u8] {}
+
+/// Reads entries one after another. After an error the reader must not be used again.
+pub(crate) struct TarReader<'a, R> {
+    input: R,
+    limits: &'a Limits,
+    offset: u64,
+    /// Data of the current entry that was not read yet.
+    remaining: u64,
+    /// Zeros between that data and the next header.
+    padding: u64,
+}
+
+/// Extended headers waiting for their entry.
+#[derive(Default)]
+struct Pending {
+    pax: Option<PaxHeader>,
+    long_name: Option<Vec<u8>>,
+    long_link: Option<Vec<u8>>,
+}
+
+impl<'a, R: TarInput> TarReader<'a, R> {
+    /// A reader at the start of an archive.
+    pub(crate) fn new(input: R, limits: &'a Limits) -> TarReader<'a, R> {
+        TarReader { input, limits, offset: 0, remaining: 0, padding: 0 }
+    }
+
+    /// The next entry, whatever was left of the one before. `None` at the archive's end, with everything behind it
+    /// read and found to be zeros.
+    pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
+        let mut pending = Pending::default();
+        loop {
+            self.skip_rest()?;
+            let at = self.offset;
+            let Some(block) = self.header_block()? else {
+                return match pending {
+                    Pending { pax: None, long_name: None, long_link: None } => Ok(None),
+                    _ => Err(TarError::Header { offset: at, problem: HeaderProblem::Dangling }),
+                };
+            };
+            let problem = |problem| TarError::Header { offset: at, problem };
+            let header = Header::parse(&block).map_err(problem)?;
+            match header.kind {
+                b'x' | b'X' => {
+                    let header = PaxHeader::parse(&self.extension(&header)?).map_err(problem)?;
+                    fill(&mut pending.pax, header).map_err(problem)?;
+                }
+                b'g' => pax::check_global(&self.extension(&header)?).map_err(problem)?,
+                b'L' => fill(&mut pending.long_name, long_text(self.extension(&header)?)).map_err(problem)?,
+                b'K' => fill(&mut pending.long_link, long_text(self.extension(&header)?)).map_err(problem)?,
+                _ => return self.entry(header, pending, at).map(Some),
+            }
+        }
+    }
+
+    /// More of the current entry's data; empty at its end. For a sparse file this is only what is stored.
+    pub(crate) fn fill_data(&mut self) -> Result<&[u8], TarError> {
+        if self.remaining == 0 {
+            return Ok(&[]);
+        }
+        let offset = self.offset;
+        let available = self.input.fill_buf().map_err(TarError::Read)?;
+        if available.is_empty() {
+            return Err(TarError::Truncated { offset });
+        }
+        let limit = usize::try_from(self.remaining).unwrap_or(usize::MAX);
+        Ok(&available[..available.len().min(limit)])
+    }
+
+    /// Marks bytes that [`TarReader::fill_data`] returned as used.
+    pub(crate) fn consume_data(&mut self, count: usize) {
+        let count = count.min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
+        self.input.consume(count);
+        self.remaining -= count as u64;
+        self.offset += count as u64;
+    }
+
+    /// How far into the stream the reader is.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    fn skip_rest(&mut self) -> Result<(), TarError> {
+        let rest = self.remaining + self.padding;
+        if rest > 0 {
+            self.input.skip(rest).map_err(|source| self.read_error(source))?;
+            self.offset += rest;
+            (self.remaining, self.padding) = (0, 0);
+        }
+        Ok(())
+    }
+
+    fn read_error(&self, source: io::Error) -> TarError {
+        match source.kind() {
+            io::ErrorKind::UnexpectedEof if source.get_ref().is_none() => {
+                TarError::Truncated { offset: self.offset }
+            }
+            _ => TarError::Read(source),
+        }
+    }
+
+    /// A header block; `None` at the end marker or where the stream ends between entries (Go's writers may leave
+    /// the marker out, and its readers do not miss it).
+    fn header_block(&mut self) -> Result<Option<[u8; BLOCK]>, TarError> {
+        let Some(block) = self.block()? else { return Ok(None) };
+        if block != [0; BLOCK] {
+            return Ok(Some(block));
+        }
+        match self.block()? {
+            None => Ok(None),
+            Some(second) if second == [0; BLOCK] => self.end().map(|()| None),
+            Some(_) => {
+                let offset = self.offset - BLOCK as u64;
+                Err(TarError::Header { offset, problem: HeaderProblem::AfterZeroBlock })
+            }
+        }
+    }
+
+    fn block(&mut self) -> Result<Option<[u8; BLOCK]>, TarError> {
+        let mut block = [0; BLOCK];
+        let mut filled = 0;
+        while filled < BLOCK {
+            let available = self.input.fill_buf().map_err(TarError::Read)?;
+            if available.is_empty() {
+                return match filled {
+                    0 => Ok(None),
+                    _ => Err(TarError::Truncated { offset: self.offset + filled as u64 }),
+                };
+            }
+            let step = available.len().min(BLOCK - filled);
+            block[filled..filled + step].copy_from_slice(&available[..step]);
+            self.input.consume(step);
+            filled += step;
+        }
+        self.offset += BLOCK as u64;
+        Ok(Some(block))
+    }
+
+    /// Archives are padded with zeros to some record size; anything else back there is hidden from some readers.
+    fn end(&mut self) -> Result<(), TarError> {
+        loop {
+            let available = self.input.fill_buf().map_err(TarError::Read)?;
+            let length = available.len();
+            if length == 0 {
+                return Ok(());
+            }
+            if let Some(at) = available.iter().position(|&byte| byte != 0) {
+                return Err(TarError::TrailingGarbage { offset: self.offset + at as u64 });
+            }
+            self.input.consume(length);
+            self.offset += length as u64;
+        }
+    }
+
+    fn extension(&mut self, header: &Header) -> Result<Vec<u8>, TarError> {
+        let limit = self.limits.max_extension_bytes;
+        if header.size > limit {
+            let problem = HeaderProblem::ExtensionTooLarge { size: header.size, limit };
+            return Err(TarError::Header { offset: self.offset - BLOCK as u64, problem });
+        }
+        self.begin_data(header.size);
+        let mut bytes = Vec::new();
+        self.take_data(&mut bytes, usize::MAX)?;
+        Ok(bytes)
+    }
+
+    /// Appends up to `limit` bytes of the entry's data.
+    fn take_data(&mut self, bytes: &mut Vec<u8>, limit: usize) -> Result<(), TarError> {
+        let mut left = limit;
+        while left > 0 {
+            let data = self.fill_data()?;
+            if data.is_empty() {
+                break;
+            }
+            let step = data.len().min(left);
+            bytes.extend_from_slice(&data[..step]);
+            self.consume_data(step);
+            left -= step;
+        }
+        Ok(())
+    }
+
+    fn begin_data(&mut self, size: u64) {
+        self.remaining = size;
+        self.padding = size.wrapping_neg() % BLOCK as u64;
+    }
+
+    fn entry(&mut self, header: Header, pending: Pending, at: u64) -> Result<Entry, TarError> {
+        let Pending { pax, long_name, long_link } = pending;
+        let pax = pax.unwrap_or_default();
+        if long_name.is_some() && pax.path.is_some() || long_link.is_some() && pax.link.is_some() {
+            return Err(TarError::Header { offset: at, problem: HeaderProblem::Contradiction });
+        }
+        let path = long_name.or(pax.path).unwrap_or(header.name);
+        let link = long_link.or(pax.link).unwrap_or(header.link);
+        let refuse = |problem| TarError::Entry { entry: EscapedName::new(&path), problem };
+        if let Some(problem) = pax.problem {
+            return Err(refuse(problem));
+        }
+        let size = stored_size(header.size, pax.size).map_err(refuse)?;
+        let xattr_bytes = pax.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
+        if xattr_bytes > self.limits.max_xattr_bytes {
+            let limit = self.limits.max_xattr_bytes;
+            return Err(refuse(EntryProblem::XattrsTooLarge { size: xattr_bytes, limit }));
+        }
+        let kind = match header.kind {
+            0 if path.ends_with(b"/") => EntryKind::Directory,
+            0 | b'0' | b'7' | b'S' => EntryKind::File,
+            b'1' => EntryKind::HardLink(link),
+            b'2' => EntryKind::Symlink(link),
+            b'3' => EntryKind::CharacterDevice { major: header.major, minor: header.minor },
+            b'4' => EntryKind::BlockDevice { major: header.major, minor: header.minor },
+            b'5' => EntryKind::Directory,
+            b'6' => EntryKind::Fifo,
+            other => return Err(refuse(EntryProblem::Type(other))),
+        };
+        if kind != EntryKind::File && size != 0 {
+            return Err(refuse(EntryProblem::UnexpectedData(size)));
+        }
+        self.begin_data(size);
+        let mut entry = Entry {
+            path,
+            kind,
+            mode: header.mode,
+            uid: pax.uid.unwrap_or(header.uid),
+            gid: pax.gid.unwrap_or(header.gid),
+            mtime: pax.mtime.unwrap_or(Timestamp { seconds: header.mtime, nanoseconds: 0 }),
+            size,
+            xattrs: pax.xattrs,
+            data_offset: self.offset,
+            sparse: None,
+        };
+        if header.kind == b'S' || !pax.sparse.is_empty() {
+            self.read_sparse_map(&mut entry, header.kind, &pax.sparse)?;
+        }
+        Ok(entry)
+    }
+}
+
+/// The size that decides where the next header is.
+fn stored_size(header: u64, pax: Option<u64>) -> Result<u64, EntryProblem> {
+    match pax {
+        Some(pax) if pax != header && pax < OCTAL_SIZE_LIMIT => {
+            Err(EntryProblem::SizeMismatch { pax, header })
+        }
+        Some(pax) if pax > i64::MAX.unsigned_abs() => Err(EntryProblem::Value("size")),
+        Some(pax) => Ok(pax),
+        None => Ok(header),
+    }
+}
+
+fn fill<T>(place: &mut Option<T>, value: T) -> Result<(), HeaderProblem> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(HeaderProblem::Contradiction),
+    }
+}
+
+/// GNU long names end at their first NUL.
+fn long_text(mut bytes: Vec<u8>) -> Vec<u8> {
+    if let Some(end) = bytes.iter().position(|&byte| byte == 0) {
+        bytes.truncate(end);
+    }
+    bytes
+}
