@@ -4,6 +4,12 @@
 //! It never learns what a container is. Two engines stand behind one [`MachineConfig`]: KVM, which is ours, and an
 //! emulator for machines without usable hardware virtualisation, which is handed the same devices over vhost-user.
 
+pub mod boot;
+pub mod bus;
+pub mod kvm;
+pub mod layout;
+pub mod machine;
+pub mod memory;
 pub mod config;
 pub mod confine;
 pub mod control;

@@ -7,7 +7,8 @@ use std::fs::File;
 use std::process::ExitCode;
 
 use capsid_vmm::config::{Descriptor, Engine, MachineConfig};
-use capsid_vmm::engine::EngineError;
+use capsid_vmm::engine::{EngineError, NoMachine};
+use capsid_vmm::machine::KvmMachine;
 use capsid_vmm::observer::{Observer, milestone, now_us};
 use capsid_vmm::parts::{self, LauncherSide, MachineParts};
 use capsid_vmm::{confine, supervisor};
@@ -25,9 +26,9 @@ fn main() -> ExitCode {
         }
     };
     match engine {
-        Engine::Kvm | Engine::Emulated => {
-            drop(parts);
-            supervisor::run::<capsid_vmm::engine::NoMachine>(launcher, &observer, |_| Err("to come".into()))
+        Engine::Kvm => supervisor::run(launcher, &observer, |observer| KvmMachine::start(parts, observer)),
+        Engine::Emulated => {
+            supervisor::run::<NoMachine>(launcher, &observer, |_| Err("the emulated engine is missing".into()))
         }
     }
 }

@@ -12,7 +12,14 @@
 //!     └───────────────────────────────┴───────────────────┘
 //! ```
 
+pub mod balloon;
+pub mod block;
+mod chain;
+pub mod layer_disk;
+pub mod mmio;
+pub mod rng;
 pub mod vsock;
+mod worker;
 
 use std::io;
 use std::sync::Arc;
