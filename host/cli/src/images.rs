@@ -28,8 +28,8 @@ pub(crate) fn images(arguments: &ImagesArguments, state: &State) -> Result<u8, F
             println!("{id}");
             continue;
         }
-        let created =
-            image.created.map_or("N/A".to_owned(), |then| format!("{} ago", table::ago(then, unix_now())));
+        let created = image.created.as_deref().and_then(seconds).unwrap_or(0);
+        let created = format!("{} ago", table::ago(created, unix_now()));
         let row = |name: String, tag: String| {
             vec![name, tag, id.clone(), created.clone(), format_bytes(image.size)]
         };
@@ -45,4 +45,9 @@ pub(crate) fn images(arguments: &ImagesArguments, state: &State) -> Result<u8, F
         table::print(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], &rows);
     }
     Ok(0)
+}
+
+/// Seconds since 1970 of a moment as images write it (RFC 3339); none before then.
+fn seconds(text: &str) -> Option<u64> {
+    text.parse::<jiff::Timestamp>().ok().and_then(|moment| u64::try_from(moment.as_second()).ok())
 }

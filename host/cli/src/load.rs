@@ -43,6 +43,10 @@ impl Progress for Bar {
             let _ = write!(io::stderr(), "\r{:<60}\r", "");
         }
     }
+
+    fn warning(&self, text: &str) {
+        eprintln!("capsid: warning: {text}");
+    }
 }
 
 /// Loads every image of the archive.

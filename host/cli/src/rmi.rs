@@ -1,6 +1,8 @@
 //! `capsid rmi`.
 
-use capsid_image::{RemoveOptions, Removed};
+use capsid_image::{Digest, ImageUse, RemoveOptions};
+use capsid_runtime::container::ContainerState;
+use capsid_runtime::store::ContainerStore;
 use clap::Args;
 
 use crate::failure::Failure;
@@ -20,14 +22,13 @@ pub(crate) struct RmiArguments {
 /// Removes each image; one that cannot be removed does not keep the others.
 pub(crate) fn rmi(arguments: &RmiArguments, state: &State) -> Result<u8, Failure> {
     let store = state.images()?;
+    let containers = state.containers()?;
     let mut code = 0;
     for name in &arguments.images {
-        let options = RemoveOptions { force: arguments.force, in_use: in_use(state)? };
-        match store.remove(name, &options) {
-            Ok(removed) => removed.iter().for_each(|removed| match removed {
-                Removed::Untagged(reference) => println!("Untagged: {reference}"),
-                Removed::Deleted(digest) => println!("Deleted: {digest}"),
-            }),
+        // Asked while the store of images is locked: a container that is being made is seen, or comes too late.
+        let in_use = |image: &Digest| uses(&containers, image);
+        match store.remove(name, &RemoveOptions { force: arguments.force, in_use: &in_use }) {
+            Ok(removed) => removed.iter().for_each(|removed| println!("{removed}")),
             Err(error) => {
                 Failure::from(error).report();
                 code = 1;
@@ -37,17 +38,18 @@ pub(crate) fn rmi(arguments: &RmiArguments, state: &State) -> Result<u8, Failure
     Ok(code)
 }
 
-/// The images of all containers.
-fn in_use(state: &State) -> Result<Vec<capsid_image::InUse>, Failure> {
-    let records = state.containers()?.list()?;
-    Ok(records
-        .into_iter()
-        .filter_map(|record| {
-            Some(capsid_image::InUse {
-                image: record.image_id.parse().ok()?,
+/// The containers of one image. When they cannot be listed, something uses it.
+fn uses(containers: &ContainerStore, image: &Digest) -> Vec<ImageUse> {
+    let id = image.to_string();
+    match containers.list() {
+        Ok(records) => records
+            .into_iter()
+            .filter(|record| record.image_id == id)
+            .map(|record| ImageUse {
                 container: record.id.short().to_owned(),
-                running: matches!(record.state, capsid_runtime::container::ContainerState::Running { .. }),
+                running: matches!(record.state, ContainerState::Running { .. }),
             })
-        })
-        .collect())
+            .collect(),
+        Err(_) => vec![ImageUse { container: "(unknown)".to_owned(), running: true }],
+    }
 }

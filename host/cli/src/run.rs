@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
-use capsid_image::Image;
+use capsid_image::{Hold, Image};
 use capsid_protocol::{ExitReport, ProcessId, Rlimit, StreamKind, TmpfsMount};
 use capsid_runtime::artifacts::Artifacts;
 use capsid_runtime::container::{ContainerName, ContainerState};
@@ -143,6 +143,8 @@ enum EngineName {
 
 /// Everything that was settled before anything is made.
 struct Plan {
+    /// Held until the container's record says that it uses the image.
+    hold: Option<Hold>,
     image: Image,
     image_name: String,
     options: RunOptions,
@@ -153,12 +155,12 @@ struct Plan {
 /// Runs a container to its end. The result is the container's exit code.
 pub(crate) fn run(arguments: RunArguments, state: &State, started: HostMoment) -> Result<u8, Failure> {
     let mut timeline = Timeline::from(started);
-    let plan = plan(&arguments, state)?;
+    let mut plan = plan(&arguments, state)?;
     timeline.reached("image-resolved");
     let containers = state.containers().map_err(ours)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::of_run(&error))?;
-    let code = runtime.block_on(run_planned(&arguments, &plan, &containers, &mut timeline));
+    let code = runtime.block_on(run_planned(&arguments, &mut plan, &containers, &mut timeline));
     if arguments.timings {
         timings::print(&timeline, engine_name(plan.engine.engine), arguments.format);
     }
@@ -179,7 +181,9 @@ fn plan(arguments: &RunArguments, state: &State) -> Result<Plan, Failure> {
         return Err(Failure::text("the input device is not a TTY"));
     }
     let options = options(arguments, command)?;
-    let image = state.images().map_err(ours)?.resolve(image_name).map_err(|error| Failure::of_run(&error))?;
+    let images = state.images().map_err(ours)?;
+    let hold = images.hold().map_err(|error| Failure::of_run(&error))?;
+    let image = images.resolve(image_name).map_err(|error| Failure::of_run(&error))?;
     let artifacts = Artifacts::locate().map_err(|error| Failure::of_run(&error))?;
     let choice = match arguments.engine {
         None => EngineChoice::Automatic,
@@ -190,7 +194,7 @@ fn plan(arguments: &RunArguments, state: &State) -> Result<Plan, Failure> {
     if let Some(notice) = &engine.notice {
         eprintln!("capsid: {notice}");
     }
-    Ok(Plan { image, image_name: image_name.clone(), options, engine, artifacts })
+    Ok(Plan { hold: Some(hold), image, image_name: image_name.clone(), options, engine, artifacts })
 }
 
 fn options(arguments: &RunArguments, command: &[String]) -> Result<RunOptions, Failure> {
@@ -242,13 +246,14 @@ fn options(arguments: &RunArguments, command: &[String]) -> Result<RunOptions, F
 
 async fn run_planned(
     arguments: &RunArguments,
-    plan: &Plan,
+    plan: &mut Plan,
     containers: &ContainerStore,
     timeline: &mut Timeline,
 ) -> Result<u8, Failure> {
     let mut arrivals = signals::catch().map_err(|error| Failure::of_run(&error))?;
     let layers = plan.image.open_layers().map_err(|error| Failure::of_run(&error))?;
     let (mut held, spec) = create(arguments, plan, containers, layers.len())?;
+    plan.hold = None;
     let outcome =
         run_held(&mut held, plan, &spec, layers, containers, &mut arrivals, timeline, arguments.sig_proxy)
             .await;
