@@ -35,12 +35,13 @@ bench: setup-bench build ## measure the promises: a table here, JSON in target/b
 	@tests/bench/bench.py $(BENCH)
 
 .PHONY: fuzz
-fuzz: setup-build ## run each fuzz target for FUZZ_SECONDS
+fuzz: setup-fuzz ## run each fuzz target for FUZZ_SECONDS
 	@tests/fuzz/run $(FUZZ_SECONDS)
 
 .PHONY: check
 check: setup-test ## formatting, lints, licences
 	@$(STEP) format cargo fmt --all --check
+	@$(STEP) format-fuzz cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
 	@$(STEP) lint cargo clippy --locked --workspace --all-targets -- -D warnings
 	@$(STEP) licences tests/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
 
@@ -84,8 +85,8 @@ kvm-host-self-test: setup-test ## does the emulated host keep its promises?
 
 ##@ Other
 
-.PHONY: setup-build setup-test setup-bench
-setup-build setup-test setup-bench: setup-%:
+.PHONY: setup-build setup-test setup-bench setup-fuzz
+setup-build setup-test setup-bench setup-fuzz: setup-%:
 	@$(STEP) setup tests/setup $*
 
 .PHONY: clean
