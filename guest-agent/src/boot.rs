@@ -48,7 +48,8 @@ pub(crate) fn harden() {
 ///
 /// Only if listening fails: a host that does not answer the doorbell may still connect.
 pub(crate) fn announce(agent_start_us: u64) -> Result<OwnedFd, StepError> {
-    let listener = sys::vsock::listen(AGENT_PORT, BACKLOG).step(|| format!("failed to listen on vsock port {AGENT_PORT}"))?;
+    let listener = sys::vsock::listen(AGENT_PORT, BACKLOG)
+        .step(|| format!("failed to listen on vsock port {AGENT_PORT}"))?;
     let milestone = |name: &str, at_us| Milestone { name: name.to_owned(), at_us };
     let ready = Ready {
         speaks: SPOKEN,
@@ -90,7 +91,8 @@ fn make_agent_root() -> Result<(), StepError> {
     // Holds the few small files below FILES, which a container may write to: hence the limits.
     mount_new("tmpfs", BASE, MountFlags::NOSUID | MountFlags::NODEV, "mode=755,size=1m,nr_inodes=2k")?;
     rustix::process::chdir(BASE).step(|| format!("failed to enter {BASE}"))?;
-    for folder in ["/dev", "/proc", "/sys", cgroup::MOUNT, overlay::ROOT, overlay::WRITABLE, "/layers", FILES] {
+    for folder in ["/dev", "/proc", "/sys", cgroup::MOUNT, overlay::ROOT, overlay::WRITABLE, "/layers", FILES]
+    {
         match rustix::fs::mkdir(&folder[1..], Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(StepError::new(format!("failed to make {folder}"), error)),

@@ -43,15 +43,15 @@ impl ContainerGroup {
         rustix::fs::mkdir(path.as_str(), Mode::from_raw_mode(0o755))
             .step(|| "failed to make the container's control group".to_owned())?;
         write_limits(&path, limits)?;
-        let folder = rustix::fs::open(path.as_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .step(|| "failed to open the container's control group".to_owned())?;
-        let memory_events = rustix::fs::openat(
-            &folder,
-            "memory.events",
-            OFlags::RDONLY | OFlags::CLOEXEC,
+        let folder = rustix::fs::open(
+            path.as_str(),
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )
-        .ok();
+        .step(|| "failed to open the container's control group".to_owned())?;
+        let memory_events =
+            rustix::fs::openat(&folder, "memory.events", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .ok();
         Ok(Self { folder, memory_events })
     }
 

@@ -19,7 +19,7 @@ use capsid_protocol::{
     ErrorCode, PrepareRoot, ProcessSpec, Refusal, RequestId, Response, TmpfsMount, read_frame, write_frame,
 };
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
+use rustix::mount::{MountFlags, OpenTreeFlags, UnmountFlags, mount_remount, open_tree, unmount};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
@@ -28,7 +28,7 @@ use rustix::thread::UnshareFlags;
 
 use crate::cgroup::ContainerGroup;
 use crate::error::{Step, StepError, chain, refusal};
-use crate::mounts::{bind_file, make_folders, make_read_only, mask, mode_of, mount_new, parse_options};
+use crate::mounts::{self, make_folders, make_read_only, mask, mode_of, mount_new, parse_options};
 use crate::stdio::ChildStdio;
 use crate::sys::process::{Child, Forked};
 use crate::{boot, devices, launch, overlay, sys};
@@ -37,7 +37,7 @@ use crate::{boot, devices, launch, overlay, sys};
 const DEVPTS_MAGIC: u64 = 0x1cd1;
 
 /// Hidden by Docker (moby, `oci/defaults.go`).
-const MASKED: [&str; 11] = [
+const MASKED: [&str; 12] = [
     "/proc/asound",
     "/proc/acpi",
     "/proc/interrupts",
@@ -48,6 +48,7 @@ const MASKED: [&str; 11] = [
     "/proc/timer_stats",
     "/proc/sched_debug",
     "/proc/scsi",
+    "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
 
@@ -112,7 +113,11 @@ fn open_devpts(pid: i32) -> Result<OwnedFd, Refusal> {
 /// # Errors
 ///
 /// The process is gone.
-pub(crate) fn send_program(socket: &OwnedFd, spec: &ProcessSpec, stdio: &ChildStdio) -> Result<(), StepError> {
+pub(crate) fn send_program(
+    socket: &OwnedFd,
+    spec: &ProcessSpec,
+    stdio: &ChildStdio,
+) -> Result<(), StepError> {
     let failed = || "failed to hand the program to the container's first process".to_owned();
     let descriptors = stdio.descriptors();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
@@ -130,7 +135,8 @@ fn receive_program(socket: &OwnedFd) -> Option<(ProcessSpec, ChildStdio)> {
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut tag = [0];
     let mut buffers = [std::io::IoSliceMut::new(&mut tag)];
-    let received = rustix::net::recvmsg(socket, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC).ok()?;
+    let received =
+        rustix::net::recvmsg(socket, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC).ok()?;
     if received.bytes == 0 {
         return None;
     }
@@ -153,9 +159,9 @@ fn first_process(request: &PrepareRoot, socket: OwnedFd) -> ! {
         Ok(()) => Response::Done,
         Err(error) => Response::Failed(refusal(ErrorCode::Internal, chain(error))),
     };
-    let told = socket.try_clone().is_ok_and(|socket| {
-        write_frame(&mut std::fs::File::from(socket), RequestId(0), &answer).is_ok()
-    });
+    let told = socket
+        .try_clone()
+        .is_ok_and(|socket| write_frame(&mut std::fs::File::from(socket), RequestId(0), &answer).is_ok());
     if outcome.is_err() || !told {
         sys::process::exit_now(launch::FAILED_EXIT_CODE);
     }
@@ -166,24 +172,25 @@ fn first_process(request: &PrepareRoot, socket: OwnedFd) -> ! {
 }
 
 /// Makes these namespaces the container's.
+///
+/// What is needed of the agent's root is taken out of it first. Paths of the container are resolved only when
+/// nothing else is left: while the old root is stacked on the new one, `..` in a link of the image leads into it.
 fn enter(request: &PrepareRoot) -> Result<(), StepError> {
     launch::leave_agents_protection();
     // The group of the moment becomes the root of the new namespace.
     sys::process::unshare(UnshareFlags::NEWCGROUP).step(|| "failed to make a cgroup namespace".to_owned())?;
-    rustix::system::sethostname(request.hostname.as_bytes()).step(|| "failed to set the host name".to_owned())?;
+    rustix::system::sethostname(request.hostname.as_bytes())
+        .step(|| "failed to set the host name".to_owned())?;
     rustix::process::umask(Mode::empty());
-    let agent_root = pivot()?;
+    let files = take_files(request.resolv_conf.is_some())?;
+    let machine = if request.privileged { devices::of_machine(Path::new("/dev")) } else { Vec::new() };
+    pivot()?;
     mount_kernel_interfaces(request.privileged)?;
     devices::set_up(request.shm_bytes)?;
-    // From here, relative paths are the agent's and absolute ones the container's.
-    rustix::process::fchdir(&agent_root).step(|| "failed to enter the agent's root".to_owned())?;
-    bind_files(request.resolv_conf.is_some())?;
-    if request.privileged {
-        devices::add_all(Path::new("dev"))?;
+    devices::add_all(&machine)?;
+    for (name, file) in &files {
+        mounts::attach_file(file, &format!("/etc/{name}"))?;
     }
-    unmount(".", UnmountFlags::DETACH).step(|| "failed to leave the agent's root".to_owned())?;
-    rustix::process::chdir("/").step(|| "failed to enter the root".to_owned())?;
-    drop(agent_root);
     for tmpfs in &request.tmpfs {
         mount_tmpfs(tmpfs)?;
     }
@@ -197,15 +204,29 @@ fn enter(request: &PrepareRoot) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Makes the stacked root the root; the agent's stays reachable through what is returned, until it is unmounted.
-fn pivot() -> Result<OwnedFd, StepError> {
+/// Mounts of the agent's files, attached nowhere yet.
+fn take_files(resolv_conf: bool) -> Result<Vec<(&'static str, OwnedFd)>, StepError> {
+    let names = ["hostname", "hosts", "resolv.conf"];
+    let taken = names[..if resolv_conf { 3 } else { 2 }].iter().map(|&name| {
+        let path = format!("{}/{name}", boot::FILES);
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = open_tree(CWD, path.as_str(), flags).step(|| format!("failed to take {path}"))?;
+        Ok((name, tree))
+    });
+    taken.collect()
+}
+
+/// Makes the stacked root the root, and lets go of the agent's.
+fn pivot() -> Result<(), StepError> {
     let failed = || "failed to enter the container's root".to_owned();
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let agent_root = rustix::fs::open("/", flags, Mode::empty()).step(failed)?;
     rustix::process::chdir(overlay::ROOT).step(failed)?;
     // The old root is stacked on the new one, so no folder of the image is needed to put it.
     rustix::process::pivot_root(".", ".").step(failed)?;
-    Ok(agent_root)
+    rustix::process::fchdir(&agent_root).step(failed)?;
+    unmount(".", UnmountFlags::DETACH).step(failed)?;
+    rustix::process::chdir("/").step(failed)
 }
 
 fn mount_kernel_interfaces(privileged: bool) -> Result<(), StepError> {
@@ -216,14 +237,6 @@ fn mount_kernel_interfaces(privileged: bool) -> Result<(), StepError> {
     let flags = if privileged { KERNEL_FLAGS } else { KERNEL_FLAGS | MountFlags::RDONLY };
     mount_new("sysfs", "/sys", flags, "")?;
     mount_new("cgroup2", "/sys/fs/cgroup", flags, "")
-}
-
-fn bind_files(resolv_conf: bool) -> Result<(), StepError> {
-    let names = ["hostname", "hosts", "resolv.conf"];
-    for name in &names[..if resolv_conf { 3 } else { 2 }] {
-        bind_file(&format!(".{}/{name}", boot::FILES), &format!("/etc/{name}"))?;
-    }
-    Ok(())
 }
 
 fn mount_tmpfs(tmpfs: &TmpfsMount) -> Result<(), StepError> {

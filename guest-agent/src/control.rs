@@ -6,7 +6,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use capsid_protocol::{FrameAssembler, FrameError, Opening, OpeningReply, Request, RequestId, Response, write_frame};
+use capsid_protocol::{
+    FrameAssembler, FrameError, Opening, OpeningReply, Request, RequestId, Response, write_frame,
+};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::SendFlags;

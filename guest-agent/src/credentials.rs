@@ -56,7 +56,11 @@ fn resource(kind: RlimitKind) -> Resource {
 /// # Errors
 ///
 /// The step that the kernel refused.
-pub(crate) fn assume(user: &User, capabilities: &[Capability], no_new_privileges: bool) -> Result<(), StepError> {
+pub(crate) fn assume(
+    user: &User,
+    capabilities: &[Capability],
+    no_new_privileges: bool,
+) -> Result<(), StepError> {
     let kept = set_of(capabilities);
     for capability in Capability::ALL.iter().filter(|capability| !capabilities.contains(capability)) {
         remove_capability_from_bounding_set(set_of(&[*capability]))

@@ -2,7 +2,7 @@
 //!
 //! Runs in the container's namespaces, its root being the root of the process.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat, symlink};
 use rustix::io::Errno;
@@ -38,7 +38,13 @@ const LINKS: [(&str, &str); 6] = [
 /// The step that the kernel refused.
 pub(crate) fn set_up(shm_bytes: u64) -> Result<(), StepError> {
     make_folders(Path::new("/dev")).step(|| "failed to make /dev".to_owned())?;
-    mount_named("tmpfs", "tmpfs", "/dev", MountFlags::NOSUID | MountFlags::STRICTATIME, "mode=755,size=65536k")?;
+    mount_named(
+        "tmpfs",
+        "tmpfs",
+        "/dev",
+        MountFlags::NOSUID | MountFlags::STRICTATIME,
+        "mode=755,size=65536k",
+    )?;
     for (path, major, minor) in DEVICES {
         make_node(path, FileType::CharacterDevice, 0o666, rustix::fs::makedev(major, minor))?;
     }
@@ -63,36 +69,54 @@ fn make_node(path: &str, kind: FileType, mode: u32, device: u64) -> Result<(), S
     }
 }
 
-/// Gives a privileged container every device of the machine, as they are in `machine`, a folder with devtmpfs.
-///
-/// # Errors
-///
-/// The step that the kernel refused.
-pub(crate) fn add_all(machine: &Path) -> Result<(), StepError> {
-    add_folder(machine, Path::new("/dev"), 0)
+/// A device node, by where it belongs.
+#[derive(Debug)]
+pub(crate) struct Node {
+    path: PathBuf,
+    kind: FileType,
+    mode: u32,
+    device: u64,
 }
 
 /// Deeper than devtmpfs ever is.
 const MAX_DEPTH: u32 = 8;
 
-fn add_folder(from: &Path, to: &Path, depth: u32) -> Result<(), StepError> {
-    let entries = std::fs::read_dir(from).step(|| "failed to list the machine's devices".to_owned())?;
-    for entry in entries.flatten() {
-        let target = to.join(entry.file_name());
-        let Ok(found) = rustix::fs::lstat(&entry.path()) else { continue };
+/// Every device of the machine, as devtmpfs at `folder` has them.
+pub(crate) fn of_machine(folder: &Path) -> Vec<Node> {
+    let mut nodes = Vec::new();
+    collect(folder, Path::new("/dev"), 0, &mut nodes);
+    nodes
+}
+
+fn collect(from: &Path, to: &Path, depth: u32, nodes: &mut Vec<Node>) {
+    for entry in std::fs::read_dir(from).into_iter().flatten().flatten() {
+        let path = to.join(entry.file_name());
+        let Ok(found) = rustix::fs::lstat(entry.path()) else { continue };
         match FileType::from_raw_mode(found.st_mode) {
+            // The console is the container's terminal or nothing, never the machine's; ptmx is the container's own.
+            FileType::CharacterDevice
+                if ["/dev/console", "/dev/ptmx"].iter().any(|&own| path == Path::new(own)) => {}
             kind @ (FileType::CharacterDevice | FileType::BlockDevice) => {
-                // /dev/console is the container's terminal or nothing, never the machine's.
-                if target != Path::new("/dev/console") {
-                    make_node(&target.to_string_lossy(), kind, found.st_mode & 0o7777, found.st_rdev)?;
-                }
+                nodes.push(Node { path, kind, mode: found.st_mode & 0o7777, device: found.st_rdev });
             }
-            FileType::Directory if depth < MAX_DEPTH => {
-                make_folders(&target).step(|| format!("failed to make {}", target.display()))?;
-                add_folder(&entry.path(), &target, depth + 1)?;
-            }
+            FileType::Directory if depth < MAX_DEPTH => collect(&entry.path(), &path, depth + 1, nodes),
             _ => {}
         }
+    }
+}
+
+/// Makes the nodes that are not there.
+///
+/// # Errors
+///
+/// The step that the kernel refused.
+pub(crate) fn add_all(nodes: &[Node]) -> Result<(), StepError> {
+    for node in nodes {
+        let failed = || format!("failed to make {}", node.path.display());
+        if let Some(parent) = node.path.parent() {
+            make_folders(parent).step(failed)?;
+        }
+        make_node(&node.path.to_string_lossy(), node.kind, node.mode, node.device)?;
     }
     Ok(())
 }

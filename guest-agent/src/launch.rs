@@ -85,10 +85,11 @@ fn try_become_program(spec: &ProcessSpec, stdio: ChildStdio, status: &OwnedFd) -
         Ok(environment) => environment,
         Err(refused) => return refused,
     };
-    if spec.init && spec.process == ProcessId::INIT {
-        if let Err(error) = small_init::stay_as_init(spec.terminal.is_some()) {
-            return error.into();
-        }
+    if spec.init
+        && spec.process == ProcessId::INIT
+        && let Err(error) = small_init::stay_as_init(spec.terminal.is_some())
+    {
+        return error.into();
     }
     sys::signals::SignalSet::empty().block();
     execute(spec, &environment, status)
@@ -186,9 +187,8 @@ fn install_stdio(stdio: ChildStdio, is_init: bool) -> Result<(), StepError> {
 fn bind_console(terminal: &OwnedFd) -> Result<(), StepError> {
     let failed = || "failed to set up /dev/console".to_owned();
     mounts::make_file(Path::new("/dev/console")).step(failed)?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let tree = open_tree(terminal, "", flags).step(failed)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(&tree, "", CWD, "/dev/console", flags).step(failed)
@@ -221,9 +221,9 @@ fn enter_working_folder(spec: &ProcessSpec) -> Result<(), Refusal> {
         })?;
     }
     rustix::process::chdir(cwd).map_err(|error| {
-        let message =
-            format!("chdir to cwd ({cwd:?}) set in config.json failed: {}", describe(&error.into()));
-        refusal(ErrorCode::NotFound, message)
+        let code = if error == Errno::NOENT { ErrorCode::NotFound } else { ErrorCode::InvalidArgument };
+        let words = describe(&error.into());
+        refusal(code, format!("chdir to cwd ({cwd:?}) set in config.json failed: {words}"))
     })?;
     // A folder like /proc/self/fd/7 could lead out of the root (CVE-2024-21626). Everything above 2 is closed, so
     // there is nothing it could lead to; checked all the same.

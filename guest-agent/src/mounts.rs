@@ -5,11 +5,12 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount_bind, mount_remount};
+use rustix::mount::{MountFlags, MoveMountFlags, mount_bind, mount_remount, move_mount};
 
 use crate::error::{Step, StepError};
 
@@ -103,14 +104,15 @@ fn follow_dangling(path: &Path) -> io::Result<PathBuf> {
     Err(Errno::LOOP.into())
 }
 
-/// Mounts `source` (a path seen from the current folder) over the file at `target`, which is made if missing.
+/// Attaches a mount of a file over the file at `target`, which is made if missing.
 ///
 /// # Errors
 ///
-/// As of [`make_file`] and mount(2), naming the target.
-pub(crate) fn bind_file(source: &str, target: &str) -> Result<(), StepError> {
+/// As of [`make_file`] and move_mount(2), naming the target.
+pub(crate) fn attach_file(mount: &OwnedFd, target: &str) -> Result<(), StepError> {
     make_file(Path::new(target)).step(|| format!("failed to make {target}"))?;
-    mount_bind(source, target).step(|| format!("failed to mount over {target}"))
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+    move_mount(mount, "", CWD, target, flags).step(|| format!("failed to mount over {target}"))
 }
 
 /// Makes a path read-only by mounting it over itself. Nothing happens if it does not exist.
@@ -232,6 +234,15 @@ mod tests {
         make_file(&link).unwrap();
         assert!(folder.path().join("run/deep/stub.conf").is_file());
         make_file(&link).unwrap();
+    }
+
+    #[test]
+    fn links_that_climb_are_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("etc")).unwrap();
+        std::os::unix::fs::symlink("../run/stub.conf", folder.path().join("etc/resolv.conf")).unwrap();
+        make_file(&folder.path().join("etc/resolv.conf")).unwrap();
+        assert!(folder.path().join("run/stub.conf").is_file());
     }
 
     #[test]

@@ -75,7 +75,9 @@ impl<S: Sandbox> Server<S> {
         match newcomer.read() {
             Arrival::NotYet => self.newcomers[place] = Some(newcomer),
             Arrival::Gone => {}
-            Arrival::Opened(Opening::Control { speaks }, early) => self.accept_control(newcomer, speaks, &early),
+            Arrival::Opened(Opening::Control { speaks }, early) => {
+                self.accept_control(newcomer, speaks, &early)
+            }
             Arrival::Opened(Opening::Stream { process, stream }, early) => {
                 self.accept_stream(newcomer, process, stream, early);
             }
@@ -119,7 +121,8 @@ impl<S: Sandbox> Server<S> {
             // Everything of it was taken: the rest is its end.
             None if ended => drop(newcomer.reply(&OpeningReply::Stream)),
             None => {
-                newcomer.reply(&refused(ErrorCode::NotFound, "the process has no such stream, or has closed it"));
+                newcomer
+                    .reply(&refused(ErrorCode::NotFound, "the process has no such stream, or has closed it"));
             }
         }
     }

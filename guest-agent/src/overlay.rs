@@ -95,7 +95,8 @@ fn create_overlay(layers: u32) -> Result<OwnedFd, StepError> {
     let failed = || format!("failed to stack {layers} layers");
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).step(failed)?;
     let set = |key: &str, value: &str| {
-        fsconfig_set_string(&context, key, value).step(|| format!("failed to set {key} of the root to {value}"))
+        fsconfig_set_string(&context, key, value)
+            .step(|| format!("failed to set {key} of the root to {value}"))
     };
     set("source", "overlay")?;
     for layer in (layers.min(1)..=layers).rev() {
@@ -132,7 +133,8 @@ fn kernel_log(context: &OwnedFd) -> String {
 fn find_disk(serial: &str, usual: &'static str) -> &'static str {
     const NAMES: [&str; 4] = ["vda", "vdb", "vdc", "vdd"];
     let has_serial = |name: &&&str| {
-        std::fs::read_to_string(format!("/sys/block/{name}/serial")).is_ok_and(|text| text.trim_end() == serial)
+        std::fs::read_to_string(format!("/sys/block/{name}/serial"))
+            .is_ok_and(|text| text.trim_end() == serial)
     };
     let usual_first = [usual].into_iter().chain(NAMES.into_iter().filter(|name| *name != usual));
     let names: Vec<&'static str> = usual_first.collect();

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use capsid_protocol::{
-    ErrorCode, ExitReport, FrameAssembler, PreparedRoot, ProcessId, ProcessSpec, Refusal, Request,
-    Response, StreamKind, TerminalSize,
+    ErrorCode, ExitReport, FrameAssembler, PreparedRoot, ProcessId, ProcessSpec, Refusal, Request, Response,
+    StreamKind, TerminalSize,
 };
 use rustix::event::PollFlags;
 use rustix::io::Errno;
@@ -100,7 +100,8 @@ impl<S: Sandbox> Server<S> {
 
     /// Answers a request if its connection is still the one.
     fn answer(&mut self, asker: Asker, response: &Response) {
-        let Some(control) = self.control.as_mut().filter(|control| control.number() == asker.connection) else {
+        let Some(control) = self.control.as_mut().filter(|control| control.number() == asker.connection)
+        else {
             return;
         };
         if control.answer(asker.request, response).is_err() {
@@ -153,9 +154,10 @@ impl<S: Sandbox> Server<S> {
                 return self.answer(asker, &Response::Started(started));
             }
             StartOutcome::Refused(refusal) => Response::Failed(refusal),
-            StartOutcome::Vanished => {
-                Response::Failed(refusal(ErrorCode::Internal, "the process was killed before its program began"))
-            }
+            StartOutcome::Vanished => Response::Failed(refusal(
+                ErrorCode::Internal,
+                "the process was killed before its program began",
+            )),
         };
         // Whoever waited for it already learns that there is no such process.
         let forgotten = self.processes.remove(id);

@@ -69,7 +69,7 @@ fn set_clock(realtime_ns: Option<u64>) -> Result<(), StepError> {
 /// The files that are mounted over the container's, in the agent's root.
 fn write_files(request: &PrepareRoot) -> Result<(), StepError> {
     write_file("hostname", &format!("{}\n", request.hostname))?;
-    write_file("hosts", &hosts(&request.extra_hosts))?;
+    write_file("hosts", &hosts(&request.hostname, &request.extra_hosts))?;
     match &request.resolv_conf {
         Some(text) => write_file("resolv.conf", text),
         None => Ok(()),
@@ -89,13 +89,18 @@ fn write_file(name: &str, text: &str) -> Result<(), StepError> {
     Ok(())
 }
 
-/// /etc/hosts as Docker writes it.
-fn hosts(extra: &[(String, String)]) -> String {
+/// /etc/hosts as Docker writes it. The machine's own name is at an address of its own, as Debian has it, unless the
+/// host gives one.
+fn hosts(hostname: &str, extra: &[(String, String)]) -> String {
     let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
                     ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
         .to_owned();
     for (address, name) in extra {
         text.push_str(&format!("{address}\t{name}\n"));
+    }
+    let is_given = |(_, names): &(String, String)| names.split_whitespace().any(|name| name == hostname);
+    if !hostname.is_empty() && !extra.iter().any(is_given) {
+        text.push_str(&format!("127.0.1.1\t{hostname}\n"));
     }
     text
 }
@@ -139,7 +144,10 @@ mod tests {
 
     #[test]
     fn extra_hosts_follow_the_usual_lines() {
-        let text = hosts(&[("10.0.0.1".to_owned(), "db".to_owned())]);
-        assert!(text.starts_with("127.0.0.1\tlocalhost\n") && text.ends_with("ff02::2\tip6-allrouters\n10.0.0.1\tdb\n"));
+        let extra = |name: &str| [("10.0.0.1".to_owned(), name.to_owned())];
+        let text = hosts("box", &extra("db"));
+        assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
+        assert!(text.ends_with("ff02::2\tip6-allrouters\n10.0.0.1\tdb\n127.0.1.1\tbox\n"), "{text}");
+        assert!(hosts("box", &extra("box box.local")).ends_with("10.0.0.1\tbox box.local\n"));
     }
 }

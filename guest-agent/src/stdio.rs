@@ -48,7 +48,9 @@ impl ChildStdio {
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         match self {
             ChildStdio::Terminal(terminal) => vec![terminal.as_fd()],
-            ChildStdio::Pipes { stdin, stdout, stderr } => vec![stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+            ChildStdio::Pipes { stdin, stdout, stderr } => {
+                vec![stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]
+            }
             ChildStdio::NoStdin { stdout, stderr } => vec![stdout.as_fd(), stderr.as_fd()],
         }
     }
@@ -111,7 +113,8 @@ impl Stdio {
         };
         let (our_stdout, stdout) = pipe()?;
         let (our_stderr, stderr) = pipe()?;
-        let mut streams = vec![stream(StreamKind::Stdout, our_stdout)?, stream(StreamKind::Stderr, our_stderr)?];
+        let mut streams =
+            vec![stream(StreamKind::Stdout, our_stdout)?, stream(StreamKind::Stderr, our_stderr)?];
         let child = if with_stdin {
             let (stdin, our_stdin) = pipe()?;
             streams.push(stream(StreamKind::Stdin, our_stdin)?);

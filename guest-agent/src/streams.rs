@@ -41,7 +41,11 @@ impl Leftover {
     }
 
     /// Writes `fresh` at once and keeps what was not taken.
-    fn write_or_keep(&mut self, fresh: &[u8], mut write: impl FnMut(&[u8]) -> Result<usize, Errno>) -> Result<(), Errno> {
+    fn write_or_keep(
+        &mut self,
+        fresh: &[u8],
+        mut write: impl FnMut(&[u8]) -> Result<usize, Errno>,
+    ) -> Result<(), Errno> {
         let mut taken = 0;
         let outcome = write_all(fresh, &mut taken, &mut write);
         if taken < fresh.len() {
@@ -238,7 +242,8 @@ impl Stream {
             if self.to_process.flush(write).is_err() {
                 return self.end_input();
             }
-            let Some(host) = self.host.as_ref().filter(|_| !self.host_ended && self.to_process.is_empty()) else {
+            let Some(host) = self.host.as_ref().filter(|_| !self.host_ended && self.to_process.is_empty())
+            else {
                 return;
             };
             match rustix::io::read(host, &mut *scratch) {
@@ -308,7 +313,9 @@ impl Stream {
                     }
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) if self.drain_until.is_some_and(|until| now >= until) => self.process = None,
+                Err(Errno::AGAIN) if self.drain_until.is_some_and(|until| now >= until) => {
+                    self.process = None
+                }
                 Err(Errno::AGAIN) => return,
                 Err(_) => self.process = None,
             }
