@@ -38,28 +38,6 @@ pub trait RunningMachine {
     fn stop(&mut self);
 }
 
-/// An engine that is not here.
-#[derive(Debug)]
-pub enum NoMachine {}
-
-impl RunningMachine for NoMachine {
-    fn ended(&self) -> BorrowedFd<'_> {
-        match *self {}
-    }
-    fn end_cause(&mut self) -> EndCause {
-        match *self {}
-    }
-    fn pause(&mut self) -> Result<(), EngineError> {
-        match *self {}
-    }
-    fn resume(&mut self) -> Result<(), EngineError> {
-        match *self {}
-    }
-    fn stop(&mut self) {
-        match *self {}
-    }
-}
-
 /// An error with its sources, outermost first, on one line.
 #[must_use]
 pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {

@@ -6,17 +6,19 @@
 
 pub mod boot;
 pub mod bus;
-pub mod kvm;
-pub mod layout;
-pub mod machine;
-pub mod memory;
 pub mod config;
 pub mod confine;
 pub mod control;
 pub mod devices;
+pub mod emulated;
 pub mod engine;
+pub mod kvm;
+pub mod layout;
+pub mod machine;
+pub mod memory;
 pub mod observer;
 pub mod parts;
 pub mod supervisor;
+pub mod vhost_user;
 
 pub use config::{ConfigError, Engine, MachineConfig};

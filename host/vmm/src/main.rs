@@ -7,11 +7,11 @@ use std::fs::File;
 use std::process::ExitCode;
 
 use capsid_vmm::config::{Descriptor, Engine, MachineConfig};
-use capsid_vmm::engine::{EngineError, NoMachine};
+use capsid_vmm::engine::EngineError;
 use capsid_vmm::machine::KvmMachine;
 use capsid_vmm::observer::{Observer, milestone, now_us};
 use capsid_vmm::parts::{self, LauncherSide, MachineParts};
-use capsid_vmm::{confine, supervisor};
+use capsid_vmm::{confine, emulated, supervisor};
 
 const USAGE: &str = "usage: capsid-vmm --config-fd NUMBER";
 const BAD_CONFIGURATION: u8 = 2;
@@ -27,9 +27,7 @@ fn main() -> ExitCode {
     };
     match engine {
         Engine::Kvm => supervisor::run(launcher, &observer, |observer| KvmMachine::start(parts, observer)),
-        Engine::Emulated => {
-            supervisor::run::<NoMachine>(launcher, &observer, |_| Err("the emulated engine is missing".into()))
-        }
+        Engine::Emulated => supervisor::run(launcher, &observer, |observer| emulated::start(parts, observer)),
     }
 }
 

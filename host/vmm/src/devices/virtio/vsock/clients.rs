@@ -19,10 +19,7 @@ pub(super) enum Line {
     /// It is no request.
     Invalid,
     /// For this port of the guest, with a line of so many bytes.
-    Connect {
-        port: u32,
-        bytes: usize,
-    },
+    Connect { port: u32, bytes: usize },
 }
 
 /// Reads `CONNECT <port>\n` off the beginning of what a client wrote.
@@ -98,7 +95,9 @@ mod tests {
         assert_eq!(parse_line(b"CONNECT 4294967295\n"), Line::Connect { port: u32::MAX, bytes: 19 });
         assert_eq!(parse_line(b"CONN"), Line::Incomplete);
         assert_eq!(parse_line(b""), Line::Incomplete);
-        for bad in ["CONNECT \n", "CONNECT +1\n", "CONNECT 4294967296\n", "connect 1\n", "\n", "CONNECT 1 2\n"] {
+        for bad in
+            ["CONNECT \n", "CONNECT +1\n", "CONNECT 4294967296\n", "connect 1\n", "\n", "CONNECT 1 2\n"]
+        {
             assert_eq!(parse_line(bad.as_bytes()), Line::Invalid, "{bad:?}");
         }
         assert_eq!(parse_line(&[b'x'; MAX_LINE_BYTES]), Line::Invalid);

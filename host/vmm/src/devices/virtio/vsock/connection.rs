@@ -412,8 +412,7 @@ mod tests {
             Just(Operation::Response),
             Just(Operation::CreditUpdate),
             Just(Operation::CreditRequest),
-            any::<(bool, bool)>()
-                .prop_map(|(receive, send)| Operation::Shutdown(Shutdown { receive, send })),
+            any::<(bool, bool)>().prop_map(|(receive, send)| Operation::Shutdown(Shutdown { receive, send })),
             (0u32..=65536).prop_map(Operation::Data),
         ];
         prop_oneof![
@@ -478,7 +477,10 @@ mod tests {
                     return model;
                 }
             }
-            assert!(model.sent - model.guest_took <= u64::from(WINDOW), "more under way than the guest holds");
+            assert!(
+                model.sent - model.guest_took <= u64::from(WINDOW),
+                "more under way than the guest holds"
+            );
         }
         model
     }

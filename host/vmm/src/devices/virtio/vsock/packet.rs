@@ -141,12 +141,12 @@ impl Packet {
             Operation::CreditUpdate => (6, 0, 0),
             Operation::CreditRequest => (7, 0, 0),
         };
-        encode(guest_cid, self.ports, [TYPE_STREAM, operation], [
-            data_bytes,
-            flags,
-            self.buffer_bytes,
-            self.forwarded,
-        ])
+        encode(
+            guest_cid,
+            self.ports,
+            [TYPE_STREAM, operation],
+            [data_bytes, flags, self.buffer_bytes, self.forwarded],
+        )
     }
 }
 

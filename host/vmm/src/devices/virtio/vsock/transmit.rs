@@ -40,12 +40,10 @@ impl Worker {
         let Some(header) = rings::take_header(&mut segments) else { return };
         match Packet::parse(&header, self.host.guest_cid) {
             Err(Refusal::Ignore) => {}
-            Err(Refusal::Reset { ports, socket_type }) => {
-                match self.table.find(ports) {
-                    Some(id) if socket_type == StrayReset::stream(ports).socket_type => self.reset(id),
-                    _ => self.refuse(StrayReset { ports, socket_type }),
-                }
-            }
+            Err(Refusal::Reset { ports, socket_type }) => match self.table.find(ports) {
+                Some(id) if socket_type == StrayReset::stream(ports).socket_type => self.reset(id),
+                _ => self.refuse(StrayReset { ports, socket_type }),
+            },
             Ok(packet) => {
                 let bytes = match packet.operation {
                     Operation::Data(bytes) => bytes as usize,

@@ -14,7 +14,7 @@ use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::super::{Activation, ActivateError, ActiveQueue, GuestMemory, Interrupt};
+use super::super::{ActivateError, Activation, ActiveQueue, GuestMemory, Interrupt};
 use super::clients::Clients;
 use super::connection::Connection;
 use super::packet::StrayReset;
@@ -65,7 +65,11 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Takes the queues. Clients that connected before wait in the listener's queue.
-    pub(super) fn new(host: Arc<Host>, activation: Activation, stop: EventFd) -> Result<Worker, ActivateError> {
+    pub(super) fn new(
+        host: Arc<Host>,
+        activation: Activation,
+        stop: EventFd,
+    ) -> Result<Worker, ActivateError> {
         let Activation { memory, queues, interrupt, features } = activation;
         let mut queues: Vec<Option<ActiveQueue>> = queues.into_iter().map(Some).collect();
         let mut take = |index| {

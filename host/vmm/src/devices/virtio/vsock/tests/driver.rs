@@ -235,12 +235,7 @@ impl Driver {
         (Self::publish(memory, ring, &segments, write), segments)
     }
 
-    fn publish(
-        memory: &GuestMemoryMmap,
-        ring: &mut DriverRing,
-        segments: &[(u64, u32)],
-        write: bool,
-    ) -> u16 {
+    fn publish(memory: &GuestMemoryMmap, ring: &mut DriverRing, segments: &[(u64, u32)], write: bool) -> u16 {
         let head = ring.next_descriptor;
         for (index, &(address, size)) in segments.iter().enumerate() {
             let last = index + 1 == segments.len();
@@ -319,7 +314,9 @@ impl DriverRing {
         let slot = self.base + 0x1004 + u64::from(self.next_avail % QUEUE_SIZE) * 2;
         memory.write_obj(head, GuestAddress(slot)).expect("in memory");
         self.next_avail = self.next_avail.wrapping_add(1);
-        memory.store(self.next_avail, GuestAddress(self.base + 0x1002), Ordering::Release).expect("in memory");
+        memory
+            .store(self.next_avail, GuestAddress(self.base + 0x1002), Ordering::Release)
+            .expect("in memory");
         self.kick.write(1).expect("kicked");
     }
 }

@@ -1,0 +1,159 @@
+//! The emulator's command line. Pure: numbers of descriptors in, arguments out.
+//!
+//! Nothing is given by path, so the emulator opens nothing but its own firmware; nothing is a QEMU drive, so no format
+//! is ever probed; every device that handles the guest's data, the random numbers apart, is ours, over vhost-user.
+
+use std::os::fd::RawFd;
+
+/// The program, looked up in PATH unless the launcher names another.
+pub(super) const PROGRAM: &str = "qemu-system-x86_64";
+
+/// The machine.
+///
+/// - `x-option-roms=off`, `acpi=off`: with these the firmware is qboot, which starts the kernel within milliseconds and
+///   leaves an MP table behind, from which the kernel learns of its processors and interrupt lines.
+/// - `isa-serial=on`: the console.
+/// - `rtc=on`: without the chip the kernel waits a second for it.
+/// - `pit=on`, `pic=on`: without them the kernel finds no timer interrupt and counts time wrongly during its boot.
+/// - `usb`, `pcie`, `graphics`: off, as nothing needs them.
+const MACHINE: &str = "microvm,x-option-roms=off,acpi=off,isa-serial=on,rtc=on,pit=on,pic=on,usb=off,pcie=off,\
+                       graphics=off,memory-backend=memory";
+
+/// Multi-threaded where there is more than one processor. Translated code of a guest and its programs hardly exceeds
+/// what the cache holds at this size, in MiB; the default is up to a gigabyte, for each machine.
+const ACCELERATOR: &str = "tcg,thread=multi,tb-size=128";
+
+/// What a compromised emulator may not do: start programs, gain privileges, change its scheduling.
+const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
+/// Kernel parameters that only make sense here, in front of the launcher's.
+///
+/// - `console`: the one serial port.
+/// - `reboot=t`: a triple fault resets at once; other ways try a keyboard controller that is not there.
+/// - `no_timer_check`: the check waits for ten ticks.
+/// - `noreplace-smp`: with one processor the kernel would overwrite the lock prefixes of all its code, each time
+///   throwing away translations; without locks nothing would be faster.
+/// - `mitigations=off`: they steer predictors of real processors, and no translated instruction runs as it was written.
+///   The border to the host is the emulator's process, not these.
+const KERNEL_PARAMETERS: &str =
+    "console=ttyS0 reboot=t panic=-1 quiet no_timer_check noreplace-smp mitigations=off";
+
+/// What the command line is made of. Descriptors are the emulator's own, inherited under the same numbers.
+pub(super) struct Plan<'a> {
+    pub(super) vcpus: u8,
+    pub(super) memory_mib: u32,
+    pub(super) kernel: RawFd,
+    pub(super) initramfs: RawFd,
+    pub(super) command_line: &'a str,
+    /// Rate of the time-stamp counter, if known.
+    pub(super) tsc_khz: Option<u64>,
+    /// Sockets of the devices that we serve, in the order in which the guest is to find them.
+    pub(super) devices: &'a [ServedDevice],
+}
+
+/// A device of ours.
+pub(super) struct ServedDevice {
+    pub(super) kind: ServedKind,
+    /// The emulator's end of its socket.
+    pub(super) socket: RawFd,
+    /// The largest size of its queues.
+    pub(super) queue_size: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ServedKind {
+    Block,
+    Socket,
+}
+
+/// The arguments, without the program's name.
+pub(super) fn arguments(plan: &Plan<'_>) -> Vec<String> {
+    let mut arguments = Arguments(Vec::new());
+    arguments.flag("-nodefaults").flag("-no-user-config").flag("-no-reboot");
+    arguments.option("-display", "none").option("-sandbox", SANDBOX);
+    arguments.option("-machine", MACHINE).option("-accel", ACCELERATOR);
+    arguments.option("-cpu", "max").option("-smp", plan.vcpus.to_string());
+    arguments.option("-m", format!("{}M", plan.memory_mib));
+    let memory = format!("memory-backend-memfd,id=memory,size={}M,share=on", plan.memory_mib);
+    arguments.option("-object", memory);
+    // Modern virtio only (virtio 1.2, 4.2.2.2); the emulator's default is the old register layout.
+    arguments.option("-global", "virtio-mmio.force-legacy=false");
+    arguments.option("-kernel", format!("/proc/self/fd/{}", plan.kernel));
+    arguments.option("-initrd", format!("/proc/self/fd/{}", plan.initramfs));
+    arguments.option("-append", kernel_command_line(plan));
+    // Its own standard output, which is a pipe to us.
+    arguments.option("-chardev", "file,id=console,path=/proc/self/fd/1").option("-serial", "chardev:console");
+    arguments.option("-object", "rng-builtin,id=entropy").option("-device", "virtio-rng-device,rng=entropy");
+    // Each new device takes the free transport with the highest number, and the kernel finds them from there down.
+    for (index, device) in plan.devices.iter().enumerate() {
+        arguments.option("-chardev", format!("socket,id=device{index},fd={}", device.socket));
+        arguments.option(
+            "-device",
+            match device.kind {
+                ServedKind::Block => format!(
+                    "vhost-user-blk-device,chardev=device{index},num-queues=1,queue-size={},config-wce=off",
+                    device.queue_size
+                ),
+                ServedKind::Socket => format!("vhost-user-vsock-device,chardev=device{index}"),
+            },
+        );
+    }
+    arguments.0
+}
+
+fn kernel_command_line(plan: &Plan<'_>) -> String {
+    let clock = plan.tsc_khz.map(|khz| format!(" tsc_early_khz={khz} tsc=reliable")).unwrap_or_default();
+    let space = if plan.command_line.is_empty() { "" } else { " " };
+    format!("{KERNEL_PARAMETERS}{clock}{space}{}", plan.command_line)
+}
+
+struct Arguments(Vec<String>);
+
+impl Arguments {
+    fn flag(&mut self, name: &str) -> &mut Arguments {
+        self.0.push(name.to_owned());
+        self
+    }
+
+    fn option(&mut self, name: &str, value: impl Into<String>) -> &mut Arguments {
+        self.0.push(name.to_owned());
+        self.0.push(value.into());
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan<'a>(devices: &'a [ServedDevice], command_line: &'a str) -> Plan<'a> {
+        let (kernel, initramfs, tsc_khz) = (7, 8, Some(2_500_000));
+        Plan { vcpus: 2, memory_mib: 256, kernel, initramfs, command_line, tsc_khz, devices }
+    }
+
+    fn value_of<'a>(arguments: &'a [String], name: &str) -> &'a str {
+        let at = arguments.iter().position(|argument| argument == name).expect("the option is there");
+        &arguments[at + 1]
+    }
+
+    #[test]
+    fn the_launchers_parameters_come_last() {
+        let arguments = arguments(&plan(&[], "quiet=0 a=b"));
+        let line = value_of(&arguments, "-append");
+        assert!(line.starts_with("console=ttyS0 "));
+        assert!(line.ends_with(" tsc_early_khz=2500000 tsc=reliable quiet=0 a=b"));
+    }
+
+    #[test]
+    fn nothing_is_named_by_path_and_nothing_is_a_drive() {
+        let devices = [
+            ServedDevice { kind: ServedKind::Block, socket: 20, queue_size: 256 },
+            ServedDevice { kind: ServedKind::Socket, socket: 21, queue_size: 256 },
+        ];
+        let arguments = arguments(&plan(&devices, ""));
+        assert!(!arguments.iter().any(|argument| argument.contains("drive") || argument.contains("file=")));
+        let paths = arguments.iter().filter(|argument| argument.contains('/'));
+        assert!(paths.into_iter().all(|path| path.contains("/proc/self/fd/")));
+        assert!(arguments.iter().any(|argument| argument == "socket,id=device1,fd=21"));
+    }
+}
