@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod attributes;
 mod digest;
 mod erofs;
 mod escape;
@@ -17,10 +18,13 @@ mod limits;
 mod reference;
 mod store;
 mod tar;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use archive::ArchiveError;
+pub use attributes::AttributesError;
 pub use digest::{Digest, DigestError};
-pub use erofs::{ErofsError, XattrProblem};
+pub use erofs::{ErofsError, ErofsReadError, XattrProblem};
 pub use escape::EscapedName;
 pub use layer::{Compression, IngestError, LayerError, LayerProblem};
 pub use limits::Limits;

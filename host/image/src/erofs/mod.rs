@@ -20,7 +20,10 @@
 mod checksum;
 mod data;
 mod directory;
+pub(crate) mod reader;
 mod tails;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod writer;
 mod xattr;
@@ -28,6 +31,7 @@ mod xattr;
 use std::io;
 
 pub(crate) use data::FileData;
+pub use reader::ErofsReadError;
 pub(crate) use tree::{Attributes, Content, NodeId, ROOT, Tree};
 pub(crate) use writer::{ErofsWriter, inline_room, xattr_size};
 pub use xattr::XattrProblem;

@@ -139,6 +139,8 @@ impl<W: Write + Seek> ErofsWriter<W> {
             }
             self.write(&bytes)?;
         }
+        // erofs-utils before 1.6 read an attribute header behind every inode, whether it has one or not.
+        self.write(&[0; XATTR_HEADER])?;
         self.pad()?;
         self.write_superblock(meta_block, inodes, &layout.placements, &tree, uuid)
     }

@@ -166,6 +166,9 @@ impl<W: Write + Seek> Builder<'_, W> {
                 }
                 None => {
                     let attributes = Attributes::implicit_directory();
+                    // The notes will have its whole path, and a long path can need very many such folders.
+                    let path: usize = parents[..=depth].iter().map(|part| part.len() + 1).sum();
+                    self.writer.tree.charge(path as u64)?;
                     self.writer.tree.insert_directory(current, name, attributes, true)?
                 }
             };
@@ -193,8 +196,9 @@ impl<W: Write + Seek> Builder<'_, W> {
             }
             match tree.child(parent, &name) {
                 Some(child) => {
+                    // A new folder in the place of one that is gone takes over nothing from it.
                     if let Some(directory) = tree.directory_mut(child) {
-                        directory.opaque = true;
+                        (directory.opaque, directory.implicit) = (true, false);
                     }
                 }
                 None => {

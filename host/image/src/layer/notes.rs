@@ -48,40 +48,23 @@ impl Notes {
     pub(super) fn describe(&mut self, tree: &Tree) {
         self.format = FORMAT;
         self.opaque_root = tree.directory(ROOT).is_some_and(|root| root.opaque);
-        for (id, node) in (0..).zip(tree.nodes()) {
-            let Content::Directory(directory) = &node.content else { continue };
-            if node.links == 0 {
-                continue;
+        let mut waiting: Vec<(Vec<u8>, NodeId)> = vec![(Vec::new(), ROOT)];
+        while let Some((path, id)) = waiting.pop() {
+            let Some(directory) = tree.directory(id) else { continue };
+            let mut hides = false;
+            for (name, &child) in &directory.children {
+                match &tree.node(child).content {
+                    Content::Directory(_) if path.is_empty() => waiting.push((name.to_vec(), child)),
+                    Content::Directory(_) => waiting.push(([path.as_slice(), b"/", name].concat(), child)),
+                    content => hides |= content.is_whiteout(),
+                }
             }
-            let hides = directory.children.values().any(|&child| tree.node(child).content.is_whiteout());
-            if directory.implicit || hides {
-                let path = PathText::new(&path_of(tree, id));
-                if hides {
-                    self.whiteouts.push(path.clone());
-                }
-                if directory.implicit {
-                    self.implicit.push(path);
-                }
+            if hides {
+                self.whiteouts.push(PathText::new(&path));
+            }
+            if directory.implicit {
+                self.implicit.push(PathText::new(&path));
             }
         }
     }
-}
-
-/// A folder's path without a slash in front; empty for the root.
-fn path_of(tree: &Tree, mut id: NodeId) -> Vec<u8> {
-    let mut names: Vec<&[u8]> = Vec::new();
-    while let Some(directory) = tree.directory(id) {
-        if id == ROOT {
-            break;
-        }
-        let parent = directory.parent;
-        // Folders know their parents, parents know the names; only few folders need this.
-        let name = tree.directory(parent).and_then(|parent| {
-            parent.children.iter().find(|(_, child)| **child == id).map(|(name, _)| &**name)
-        });
-        names.push(name.unwrap_or_default());
-        id = parent;
-    }
-    names.reverse();
-    names.join(&b'/')
 }

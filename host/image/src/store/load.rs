@@ -7,9 +7,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::files::{self, Files, sync_folder};
-use super::records::LayerRecord;
+use super::records::{AttributesRecord, LayerRecord};
 use super::{ImageRecord, LoadSource, Progress, Staging, Store, StoreError, collect};
 use crate::archive::{self, Archive, ArchiveError, FoundImage, FoundLayer};
+use crate::attributes::{self, AttributesError, StackLayer};
 use crate::digest::Digest;
 use crate::layer::notes::{FORMAT, Notes};
 use crate::layer::{Compression, IngestError, LayerSource, Outputs, ingest};
@@ -39,6 +40,15 @@ pub enum LoadError {
         /// What is wrong with it.
         #[source]
         source: IngestError,
+    },
+    /// The image's layers are fine one by one and cannot be put together.
+    #[error("failed to combine the layers of image {id}")]
+    Attributes {
+        /// The image.
+        id: Digest,
+        /// What went wrong.
+        #[source]
+        source: AttributesError,
     },
     /// The store failed.
     #[error("failed to store the image")]
@@ -253,6 +263,7 @@ impl Job<'_> {
             moves.push((staged, self.store.blob_path(&digest)));
         }
         let first = layers.iter().rposition(|layer| layer.notes.opaque_root).unwrap_or(0);
+        let attributes = self.stage_attributes(image.id, &layers[first..], &mut moves)?;
         let record = ImageRecord {
             id: image.id,
             manifest: manifest_digest,
@@ -268,9 +279,40 @@ impl Job<'_> {
                 })
                 .collect(),
             first,
-            attributes: None,
+            attributes,
         };
         Ok(PreparedImage { record, moves })
+    }
+}
+
+impl Job<'_> {
+    /// Stages the top layer that repairs folders, if the stack needs one.
+    fn stage_attributes(
+        &self,
+        id: Digest,
+        layers: &[&StagedLayer],
+        moves: &mut Vec<(PathBuf, PathBuf)>,
+    ) -> Result<Option<AttributesRecord>, LoadError> {
+        let failed = |source| LoadError::Attributes { id, source };
+        let mut stack = Vec::with_capacity(layers.len());
+        for layer in layers {
+            let image = File::open(&layer.image).map_err(StoreError::io("open", &layer.image))?;
+            stack.push(StackLayer { image, notes: &layer.notes });
+        }
+        let repairs = attributes::repairs(stack).map_err(failed)?;
+        if repairs.is_empty() {
+            return Ok(None);
+        }
+        let diff_ids: String = layers.iter().map(|layer| layer.diff_id.hex()).collect();
+        let chain = Digest::of(diff_ids.as_bytes());
+        let staged = self.staging.file(&format!("{}.attributes", chain.hex()));
+        let mut file = create(&staged)?;
+        let mut uuid = [0; 16];
+        uuid.copy_from_slice(&chain.bytes()[..16]);
+        let image_bytes = attributes::write(repairs, &mut file, self.staging.path(), uuid).map_err(failed)?;
+        file.sync_data().map_err(StoreError::io("sync", &staged))?;
+        moves.push((staged, self.store.attributes_path(&chain)));
+        Ok(Some(AttributesRecord { chain, image_bytes }))
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct Header {
     pub(crate) kind: u8,
     pub(crate) major: u64,
     pub(crate) minor: u64,
+    /// The area of the old sparse format's map.
+    pub(crate) sparse: Vec<u8>,
 }
 
 /// Which dialect a block speaks; decides what the bytes behind the name fields mean.
@@ -69,6 +71,7 @@ impl Header {
             kind: block[156],
             major,
             minor,
+            sparse: if block[156] == b'S' { block[super::sparse::OLD_MAP].to_vec() } else { Vec::new() },
         })
     }
 }
@@ -117,7 +120,8 @@ fn signed(field: &[u8]) -> Option<i64> {
     (negative == (value < 0)).then_some(value)
 }
 
-fn unsigned(field: &[u8]) -> Option<u64> {
+/// The same, without a sign.
+pub(super) fn unsigned(field: &[u8]) -> Option<u64> {
     signed(field).and_then(|value| u64::try_from(value).ok())
 }
 

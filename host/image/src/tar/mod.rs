@@ -374,8 +374,9 @@ impl<'a, R: TarInput> TarReader<'a, R> {
             data_offset: self.offset,
             sparse: None,
         };
-        if header.kind == b'S' || !pax.sparse.is_empty() {
-            self.read_sparse_map(&mut entry, header.kind, &pax.sparse)?;
+        let old_sparse = (header.kind == b'S').then_some(header.sparse.as_slice());
+        if old_sparse.is_some() || !pax.sparse.is_empty() {
+            self.read_sparse_map(&mut entry, old_sparse, &pax.sparse)?;
         }
         Ok(entry)
     }

@@ -53,7 +53,10 @@ impl PaxHeader {
                     return Err(EntryProblem::Value("SCHILY.xattr"));
                 }
                 self.xattrs.retain(|xattr| xattr.name != name);
-                self.xattrs.push(Xattr { name: name.to_vec(), value: value.to_vec() });
+                // Docker's and umoci's readers also drop attributes without a value.
+                if !value.is_empty() {
+                    self.xattrs.push(Xattr { name: name.to_vec(), value: value.to_vec() });
+                }
             }
             _ if key.starts_with(b"GNU.sparse.") => self.sparse.push((key.to_vec(), value.to_vec())),
             _ => {}
