@@ -91,7 +91,7 @@ pub(super) fn arguments(plan: &Plan<'_>) -> Vec<String> {
             "-device",
             match device.kind {
                 ServedKind::Block => format!(
-                    "vhost-user-blk-device,chardev=device{index},num-queues=1,queue-size={},config-wce=off",
+                    "vhost-user-blk,chardev=device{index},num-queues=1,queue-size={},config-wce=off",
                     device.queue_size
                 ),
                 ServedKind::Socket => format!("vhost-user-vsock-device,chardev=device{index}"),

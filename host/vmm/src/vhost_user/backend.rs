@@ -51,13 +51,13 @@ impl Backend {
         let mut configured = self.rings.iter().filter(|ring| ring.is_configured()).peekable();
         let ready = configured.peek().is_some() && configured.all(|ring| ring.enabled);
         let Some(memory) = self.memory.clone().filter(|_| ready && !self.active) else { return Ok(()) };
+        let features = self.features & self.device.features();
         let mapped = memory.memory();
         let mut queues = Vec::with_capacity(self.rings.len());
         for (index, ring) in (0u16..).zip(&self.rings).filter(|(_, ring)| ring.is_configured()) {
-            queues.push(ring.build(index, &mapped).map_err(failed)?);
+            queues.push(ring.build(index, features, &mapped).map_err(failed)?);
         }
         drop(mapped);
-        let features = self.features & self.device.features();
         let activation = Activation { memory, queues, interrupt: self.calls.clone(), features };
         self.device.activate(activation).map_err(failed)?;
         self.active = true;

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vhost::vhost_user::message::VhostUserMemoryRegion;
+use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
@@ -53,7 +54,12 @@ impl Ring {
     }
 
     /// The queue for the device, checked against memory.
-    pub(super) fn build(&self, index: u16, memory: &GuestMemoryMmap) -> Result<ActiveQueue, RingError> {
+    pub(super) fn build(
+        &self,
+        index: u16,
+        features: u64,
+        memory: &GuestMemoryMmap,
+    ) -> Result<ActiveQueue, RingError> {
         let (Some(addresses), Some(kick)) = (self.addresses, &self.kick) else {
             return Err(RingError::OutOfMemory);
         };
@@ -65,6 +71,7 @@ impl Ring {
         queue.set_next_avail(self.base);
         // Nothing is in flight between two activations, so everything taken was used.
         queue.set_next_used(self.base);
+        queue.set_event_idx(features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0);
         queue.set_ready(true);
         if !queue.is_valid(memory) {
             return Err(RingError::OutOfMemory);

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,13 +14,13 @@ use capsid_vmm::emulated::{self, EmulatedMachine};
 use capsid_vmm::engine::{RunningMachine, describe};
 use capsid_vmm::observer::Observer;
 use capsid_vmm::parts::{MachineParts, VsockParts};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 pub(crate) const ECHO: u32 = 10;
 pub(crate) const SINK: u32 = 11;
 pub(crate) const SOURCE: u32 = 12;
 pub(crate) const ABORT: u32 = 14;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-const PATIENCE_SPEC: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 30, tv_nsec: 0 };
 
 /// What a test wants of its machine.
 pub(crate) struct Options<'a> {
@@ -92,8 +93,10 @@ impl Guest {
     pub(crate) fn await_console(&mut self, text: &str) {
         let deadline = Instant::now() + PATIENCE;
         while !self.console().contains(text) {
-            assert!(Instant::now() < deadline, "no {text:?} on the console:\n{}", self.console());
-            std::thread::sleep(Duration::from_millis(5));
+            if Instant::now() > deadline || self.has_ended(Duration::from_millis(5)) {
+                self.machine.stop();
+                panic!("no {text:?} on the console, {:?}:\n{}", self.machine.end_cause(), self.console());
+            }
         }
     }
 
@@ -120,24 +123,29 @@ impl Guest {
 
     /// The guest's connection to port 1024.
     pub(crate) fn accept(&self) -> UnixStream {
-        let mut polled = [rustix::event::PollFd::new(&self.dialled, rustix::event::PollFlags::IN)];
-        let ready = rustix::event::poll(&mut polled, Some(&PATIENCE_SPEC)).expect("polled");
-        assert!(ready > 0, "the guest does not dial:\n{}", self.console());
+        assert!(readable(&self.dialled, PATIENCE), "the guest does not dial:\n{}", self.console());
         let (stream, _) = self.dialled.accept().expect("accepted");
         stream.set_read_timeout(Some(PATIENCE)).expect("set");
         stream
     }
 
+    fn has_ended(&self, patience: Duration) -> bool {
+        readable(self.machine.ended(), patience)
+    }
+
     /// Waits for the machine to end by itself.
     pub(crate) fn end(mut self) -> (EndCause, String) {
-        let ended = self.machine.ended().try_clone_to_owned().expect("a clone");
-        let mut polled = [rustix::event::PollFd::new(&ended, rustix::event::PollFlags::IN)];
-        let ready = rustix::event::poll(&mut polled, Some(&PATIENCE_SPEC)).expect("polled");
-        assert!(ready > 0, "it does not end:\n{}", self.console());
+        assert!(self.has_ended(PATIENCE), "it does not end:\n{}", self.console());
         let cause = self.machine.end_cause();
         let console = self.console();
         (cause, console)
     }
+}
+
+fn readable(descriptor: impl AsFd, patience: Duration) -> bool {
+    let mut polled = [PollFd::new(&descriptor, PollFlags::IN)];
+    let patience = Timespec::try_from(patience).expect("short");
+    poll(&mut polled, Some(&patience)).expect("polled") > 0
 }
 
 /// Byte i of a stream is i modulo 251.

@@ -74,7 +74,7 @@ pub trait Interrupt: Send + Sync {
 pub struct ActiveQueue {
     /// Its number; queues that the driver left disabled are missing.
     pub index: u16,
-    /// The rings, checked to lie in memory.
+    /// The rings, checked to lie in memory, and told whether EVENT_IDX was agreed on.
     pub queue: Queue,
     /// Readable when the driver added to the available ring.
     pub kick: EventFd,

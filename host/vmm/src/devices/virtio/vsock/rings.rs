@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::{Error as QueueError, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestMemory as _, GuestMemoryMmap, Permissions, VolatileSlice};
 
@@ -54,14 +53,8 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    pub(super) fn new(
-        active: ActiveQueue,
-        access: Access,
-        features: u64,
-        interrupt: Arc<dyn Interrupt>,
-    ) -> Ring {
-        let ActiveQueue { index, mut queue, .. } = active;
-        queue.set_event_idx(features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0);
+    pub(super) fn new(active: ActiveQueue, access: Access, interrupt: Arc<dyn Interrupt>) -> Ring {
+        let ActiveQueue { index, queue, .. } = active;
         Ring { index, queue, access, interrupt, unannounced: false }
     }
 

@@ -70,7 +70,7 @@ impl Worker {
         activation: Activation,
         stop: EventFd,
     ) -> Result<Worker, ActivateError> {
-        let Activation { memory, queues, interrupt, features } = activation;
+        let Activation { memory, queues, interrupt, .. } = activation;
         let mut queues: Vec<Option<ActiveQueue>> = queues.into_iter().map(Some).collect();
         let mut take = |index| {
             let slot = queues.iter_mut().find(|slot| slot.as_ref().is_some_and(|queue| queue.index == index));
@@ -81,8 +81,8 @@ impl Worker {
         let kicks = [clone(&rx.kick)?, clone(&tx.kick)?];
         let epoll = Epoll::new().map_err(ActivateError::Start)?;
         Ok(Worker {
-            rx: Ring::new(rx, Access::Write, features, interrupt.clone()),
-            tx: Ring::new(tx, Access::Read, features, interrupt.clone()),
+            rx: Ring::new(rx, Access::Write, interrupt.clone()),
+            tx: Ring::new(tx, Access::Read, interrupt.clone()),
             host,
             memory,
             table: Table::new(),

@@ -68,6 +68,7 @@ impl DriverRing {
         queue.try_set_desc_table_address(GuestAddress(self.base)).expect("aligned");
         queue.try_set_avail_ring_address(GuestAddress(self.base + 0x1000)).expect("aligned");
         queue.try_set_used_ring_address(GuestAddress(self.base + 0x2000)).expect("aligned");
+        queue.set_event_idx(true);
         queue.set_ready(true);
         queue
     }
