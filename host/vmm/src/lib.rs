@@ -18,6 +18,7 @@ pub mod machine;
 pub mod memory;
 pub mod observer;
 pub mod parts;
+pub mod probe;
 pub mod supervisor;
 pub mod vhost_user;
 

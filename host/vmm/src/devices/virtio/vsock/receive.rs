@@ -12,15 +12,15 @@ use super::connection::Connection;
 use super::packet::HEADER_BYTES;
 use super::rings::{self, Chain, Ring, RingFault};
 use super::stream::Stream;
-use super::vectored;
 use super::worker::Worker;
+use crate::memory::{self, MAX_PIECES};
 
 /// Most data for one stream before the next has its turn.
 const TURN_BYTES: usize = 64 * 1024;
 /// Most turns in one round.
 const MAX_TURNS: usize = 32;
 /// Most chains of one turn: with a header and data each, all of them fit one `readv`.
-const MAX_CHAINS: usize = vectored::MAX_SEGMENTS / 4;
+const MAX_CHAINS: usize = MAX_PIECES / 4;
 
 /// What became of a turn.
 enum Turn {
@@ -151,7 +151,7 @@ fn data_packet(connection: &mut Connection, bytes: usize) -> super::packet::Pack
 
 /// One read. Zero bytes: nothing is there, or nothing will be.
 fn read_into(stream: &mut Stream, data: &[VolatileSlice<'_>]) -> usize {
-    match vectored::read(stream.socket.as_fd(), data) {
+    match memory::read_stream(stream.socket.as_fd(), data) {
         Ok(0) => stream.end_of_input(),
         Ok(read) => return read,
         Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -170,7 +170,7 @@ fn take_chains<'m>(
 ) -> Result<Vec<Chain>, RingFault> {
     let mut chains = Vec::new();
     let mut room = 0;
-    while room < wanted && chains.len() < MAX_CHAINS && segments.len() < vectored::MAX_SEGMENTS {
+    while room < wanted && chains.len() < MAX_CHAINS && segments.len() < MAX_PIECES {
         // One that holds a header and no data is of no use here: it would be taken again for ever.
         let usable = if chains.is_empty() {
             next_usable(rx, memory, segments, HEADER_BYTES + 1)?

@@ -12,7 +12,8 @@ use vm_memory::VolatileSlice;
 
 use super::connection::Connection;
 use super::packet::Shutdown;
-use super::{rings, vectored};
+use super::rings;
+use crate::memory;
 
 /// A connection and its socket.
 pub(super) struct Stream {
@@ -71,7 +72,7 @@ impl Stream {
     /// Sends the guest's data on, straight from its memory if nothing is in front of it.
     pub(super) fn forward(&mut self, mut segments: Vec<VolatileSlice<'_>>) {
         while self.backlog.is_empty() && self.writable && !segments.is_empty() {
-            match vectored::write(self.socket.as_fd(), &segments) {
+            match memory::write_stream(self.socket.as_fd(), &segments) {
                 Ok(written) => {
                     rings::advance(&mut segments, written);
                     self.connection.forwarded(u32::try_from(written).unwrap_or(u32::MAX));
