@@ -79,7 +79,8 @@ pub(crate) fn lay_groundwork() -> Result<(), StepError> {
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount_new("devtmpfs", "/dev", MountFlags::NOSUID | MountFlags::NOEXEC, "")?;
     mount_new("proc", "/proc", quiet, "")?;
-    mount_new("sysfs", "/sys", quiet | MountFlags::RDONLY, "")?;
+    // Not read-only: that would hold for every mount of it, also that of a privileged container.
+    mount_new("sysfs", "/sys", quiet, "")?;
     mount_new("cgroup2", cgroup::MOUNT, quiet, "")?;
     protect_from_oom_killer();
     network::bring_loopback_up()?;

@@ -62,7 +62,7 @@ fn forward_and_reap(signals: &SignalSet, program: i32) -> ! {
 /// Reaps everything that has ended; the exit code if the program has.
 fn reap(program: i32) -> Option<i32> {
     let mut code = None;
-    while let Ok(Some((pid, status))) = rustix::process::waitpid(None, WaitOptions::NOHANG) {
+    while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
         if Some(pid) == Pid::from_raw(program) {
             let by_signal = status.terminating_signal().map(|signal| 128 + signal);
             code = status.exit_status().or(by_signal);
