@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::files::Files;
 use super::{Records, StoreError, staging};
@@ -12,6 +12,7 @@ use super::{Records, StoreError, staging};
 /// is on the disk.
 pub(super) fn collect(store: &Files, records: &Records) -> Result<(), StoreError> {
     staging::clean(store)?;
+    remove(&store.root.join("images.json.new"))?;
     let mut wanted: HashSet<PathBuf> = HashSet::new();
     for image in &records.images {
         wanted.extend([store.blob_path(&image.id), store.blob_path(&image.manifest)]);
@@ -28,13 +29,15 @@ pub(super) fn collect(store: &Files, records: &Records) -> Result<(), StoreError
             if wanted.contains(&path) {
                 continue;
             }
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(StoreError::io("remove", &path)(error));
-                }
-                _ => {}
-            }
+            remove(&path)?;
         }
     }
     Ok(())
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(error)),
+        _ => Ok(()),
+    }
 }
