@@ -166,7 +166,8 @@ fn a_full_disk_is_said_and_nothing_is_left() {
 fn cpio(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
     let mut archive = Vec::new();
     let mut add = |name: &str, mode: u32, content: &[u8]| {
-        let fields = [1, mode, 0, 0, 1, 0, content.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
+        let length = |bytes: usize| u32::try_from(bytes).unwrap();
+        let fields = [1, mode, 0, 0, 1, 0, length(content.len()), 0, 0, 0, 0, length(name.len() + 1), 0];
         archive.extend(b"070701");
         fields.iter().for_each(|field| archive.extend(format!("{field:08x}").bytes()));
         archive.extend(name.bytes().chain([0]));

@@ -138,11 +138,13 @@ async fn a_paused_machine_does_nothing_until_it_is_resumed() {
     assert_eq!(monitor.ask(ControlRequest::Pause).await.unwrap(), ControlReply::Done);
     let state = monitor.ask(ControlRequest::State).await.unwrap();
     assert!(matches!(state, ControlReply::State { state: MachineState::Paused, .. }), "{state:?}");
-    let start = agent.start_process(shell(&init, 8, "exit 2"));
-    tokio::pin!(start);
-    assert!(timeout(Duration::from_secs(3), &mut start).await.is_err(), "a paused guest answered");
-    assert_eq!(monitor.ask(ControlRequest::Resume).await.unwrap(), ControlReply::Done);
-    start.await.unwrap();
+    {
+        let start = agent.start_process(shell(&init, 8, "exit 2"));
+        tokio::pin!(start);
+        assert!(timeout(Duration::from_secs(3), &mut start).await.is_err(), "a paused guest answered");
+        assert_eq!(monitor.ask(ControlRequest::Resume).await.unwrap(), ControlReply::Done);
+        start.await.unwrap();
+    }
     assert_eq!(agent.wait(ProcessId(8)).await.unwrap().status, ExitStatus::Code(2));
     sandbox.stop().await;
 }

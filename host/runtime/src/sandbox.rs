@@ -272,10 +272,10 @@ async fn explain(monitor: &Monitor, error: AgentError) -> SandboxError {
     if error.code().is_some() {
         return SandboxError::agent(error);
     }
-    if matches!(error, AgentError::Ended | AgentError::Connection(_)) {
-        if let Ok(end) = timeout(Duration::from_secs(1), monitor.ended()).await {
-            return SandboxError::Ended(end);
-        }
+    if matches!(error, AgentError::Ended | AgentError::Connection(_))
+        && let Ok(end) = timeout(Duration::from_secs(1), monitor.ended()).await
+    {
+        return SandboxError::Ended(end);
     }
     SandboxError::Agent { source: error, console: monitor.console().await }
 }

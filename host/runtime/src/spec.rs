@@ -168,7 +168,7 @@ fn process(
     let config = image.config().as_ref();
     let image_user = config.and_then(|config| config.user().clone()).unwrap_or_default();
     let image_cwd = config.and_then(|config| config.working_dir().clone()).unwrap_or_default();
-    for limit in options.rlimits.iter().filter(|limit| limit.soft > limit.hard) {
+    if let Some(limit) = options.rlimits.iter().find(|limit| limit.soft > limit.hard) {
         return Err(SpecError::Rlimit { soft: limit.soft, hard: limit.hard });
     }
     Ok(ProcessSpec {
