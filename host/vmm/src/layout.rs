@@ -35,7 +35,7 @@ pub const VIRTIO_MMIO: u64 = 0xd000_0000;
 /// Distance between two, and the size of each.
 pub const VIRTIO_MMIO_STRIDE: u64 = 0x1000;
 /// Interrupt lines for virtio devices: those that no PC device claims, the serial port's 4 left out.
-pub const VIRTIO_LINES: [u32; 8] = [5, 6, 7, 9, 10, 11, 12, 14];
+pub const VIRTIO_LINES: [u8; 8] = [5, 6, 7, 9, 10, 11, 12, 14];
 
 /// Three pages that Intel processors without "unrestricted guest" want for real mode (KVM_SET_TSS_ADDR): below the
 /// BIOS area, where QEMU and the kernel's documentation have them.
@@ -50,7 +50,7 @@ pub const IOAPIC_LINES: u8 = 24;
 /// The first serial port, as on every PC.
 pub const SERIAL_PORT: u16 = 0x3f8;
 /// Its interrupt line.
-pub const SERIAL_LINE: u32 = 4;
+pub const SERIAL_LINE: u8 = 4;
 /// The keyboard controller's command port, which resets the machine.
 pub const KEYBOARD_COMMAND_PORT: u16 = 0x64;
 /// The command that pulses the reset line.

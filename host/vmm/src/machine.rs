@@ -103,8 +103,10 @@ impl Built {
         let devices = devices(parts.layers, parts.writable, parts.vsock)?;
         let places: Vec<VirtioPlace> = places().take(devices.len()).collect();
         let command_line = boot::command_line(&places, &parts.command_line)?;
-        let entry =
-            boot::prepare(&plain_memory, &parts.kernel, &parts.initramfs, &command_line, parts.vcpus)?;
+        let lines: Vec<u8> =
+            std::iter::once(layout::SERIAL_LINE).chain(places.iter().map(|place| place.line)).collect();
+        let hardware = (parts.vcpus, lines.as_slice());
+        let entry = boot::prepare(&plain_memory, &parts.kernel, &parts.initramfs, &command_line, hardware)?;
         vm.map_memory(&plain_memory)?;
         let memory = GuestMemory::new(plain_memory);
         let (registers, transports) = attach(&mut vm, &memory, devices, &places)?;
@@ -170,7 +172,7 @@ fn serial_port(vm: &Vm, observer: &Observer) -> Result<SerialPort, BuildError> {
 }
 
 /// An event that raises an edge on a line.
-fn interrupt_line(vm: &Vm, line: u32) -> Result<EventFd, BuildError> {
+fn interrupt_line(vm: &Vm, line: u8) -> Result<EventFd, BuildError> {
     let event = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(device("interrupt"))?;
     vm.route_interrupt(&event, line)?;
     Ok(event)

@@ -65,39 +65,7 @@ pub fn allocate(mib: u32) -> Result<GuestMemoryMmap, MemoryError> {
     if bytes > low {
         ranges.push((GuestAddress(layout::ABOVE_HOLE), to_usize(bytes - low)));
     }
-    let m = GuestMemoryMmap::from_ranges(&ranges).map_err(|source| MemoryError::Allocate { mib, source })?;
-    let knob = std::env::var("X").unwrap_or_default();
-    for r in m.iter() {
-        let s = vm_memory::GuestMemoryRegion::as_volatile_slice(r).unwrap();
-        if knob.contains('d') {
-            eprintln!("at {:p}", s.ptr_guard_mut().as_ptr());
-        }
-        if knob.contains('n') {
-            unsafe {
-                rustix::mm::madvise(s.ptr_guard_mut().as_ptr().cast(), s.len(), Advice::LinuxNoHugepage)
-            }
-            .unwrap();
-        }
-        if knob.contains('h') {
-            unsafe { rustix::mm::madvise(s.ptr_guard_mut().as_ptr().cast(), s.len(), Advice::LinuxHugepage) }
-                .unwrap();
-        }
-        if knob.contains('k') {
-            unsafe {
-                rustix::mm::madvise(s.ptr_guard_mut().as_ptr().cast(), s.len(), Advice::LinuxNoHugepage)
-            }
-            .unwrap();
-            unsafe {
-                rustix::mm::madvise(
-                    s.ptr_guard_mut().as_ptr().add(16 << 20).cast(),
-                    16 << 20,
-                    Advice::LinuxHugepage,
-                )
-            }
-            .unwrap();
-        }
-    }
-    Ok(m)
+    GuestMemoryMmap::from_ranges(&ranges).map_err(|source| MemoryError::Allocate { mib, source })
 }
 
 /// Where the memory below the hole ends.
@@ -127,14 +95,7 @@ pub fn load(
         return Err(failed(io::ErrorKind::UnexpectedEof.into()));
     }
     let target = memory.get_slice(GuestAddress(address), to_usize(length)).map_err(|_| does_not_fit())?;
-    let knob = std::env::var("X").unwrap_or_default();
-    let whole = if (address | offset) % PAGE == 0
-        && !(knob.contains('c') && what == "the kernel" || knob.contains('i') && what != "the kernel")
-    {
-        length - length % PAGE
-    } else {
-        0
-    };
+    let whole = if (address | offset) % PAGE == 0 { length - length % PAGE } else { 0 };
     if whole > 0 {
         let pointer = target.ptr_guard_mut().as_ptr();
         // SAFETY: the range lies in one region of guest memory, which is mapped for as long as `memory` lives and

@@ -11,7 +11,9 @@ use crate::layout;
 /// - `panic=-1`: a panic would halt the guest for ever instead of ending the machine.
 /// - `tsc=reliable no_timer_check`: the kernel would watch and test clocks that KVM vouches for.
 /// - `8250.nr_uarts=1`: three more ports would be probed, all exits.
-const BASE: &str = "console=ttyS0 quiet reboot=t panic=-1 tsc=reliable no_timer_check 8250.nr_uarts=1";
+/// - `swiotlb=noforce`: above 3 GiB, 64 MiB would go to bounce buffers that virtio never uses.
+const BASE: &str =
+    "console=ttyS0 quiet reboot=t panic=-1 tsc=reliable no_timer_check 8250.nr_uarts=1 swiotlb=noforce";
 
 /// Where a virtio device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +21,7 @@ pub struct VirtioPlace {
     /// Its registers.
     pub address: u64,
     /// Its interrupt line.
-    pub line: u32,
+    pub line: u8,
 }
 
 /// The launcher's words do not fit.

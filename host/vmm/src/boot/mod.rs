@@ -33,7 +33,7 @@ pub enum BootError {
     Initramfs(#[source] std::io::Error),
 }
 
-/// Fills memory. Returns the address of the guest's first instruction.
+/// Fills memory for `vcpus` processors and devices at `lines`. Returns the address of the guest's first instruction.
 ///
 /// # Errors
 ///
@@ -43,12 +43,12 @@ pub fn prepare(
     kernel: &File,
     initramfs: &File,
     command_line: &str,
-    vcpus: u8,
+    (vcpus, lines): (u8, &[u8]),
 ) -> Result<u64, BootError> {
     let kernel = kernel::load(memory, kernel)?;
     let initramfs = load_initramfs(memory, initramfs, kernel.end)?;
     parameters::write(memory, command_line, &initramfs)?;
-    mp_table::write(memory, vcpus)?;
+    mp_table::write(memory, vcpus, lines)?;
     Ok(kernel.entry)
 }
 

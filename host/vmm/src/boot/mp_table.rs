@@ -27,15 +27,16 @@ const EVERY_PROCESSOR: u8 = 0xff;
 const ENABLED: u8 = 1;
 const BOOT_PROCESSOR: u8 = 2;
 
-pub(super) fn write(memory: &GuestMemoryMmap, vcpus: u8) -> Result<(), MemoryError> {
-    let table = table(vcpus);
+/// `lines` are those that a device is at: each further one costs the guest dozens of exits at its boot.
+pub(super) fn write(memory: &GuestMemoryMmap, vcpus: u8, lines: &[u8]) -> Result<(), MemoryError> {
+    let table = table(vcpus, lines);
     debug_assert!(table.len() <= layout::MP_TABLE_BYTES);
     memory::write(memory, layout::MP_TABLE, &table, "the MP table")
 }
 
-fn table(vcpus: u8) -> Vec<u8> {
+fn table(vcpus: u8, lines: &[u8]) -> Vec<u8> {
     let mut bytes = floating_pointer();
-    bytes.append(&mut configuration(vcpus));
+    bytes.append(&mut configuration(vcpus, lines));
     bytes
 }
 
@@ -51,7 +52,7 @@ fn floating_pointer() -> Vec<u8> {
 }
 
 /// 4.2 and 4.3. Processor and APIC numbers are the vCPU's; the IOAPIC takes the next.
-fn configuration(vcpus: u8) -> Vec<u8> {
+fn configuration(vcpus: u8, lines: &[u8]) -> Vec<u8> {
     let ioapic = vcpus;
     let mut entries: Vec<u8> = Vec::new();
     let mut count: u16 = 0;
@@ -69,7 +70,7 @@ fn configuration(vcpus: u8) -> Vec<u8> {
     let mut entry = [IOAPIC, ioapic, IOAPIC_VERSION, ENABLED, 0, 0, 0, 0];
     entry[4..].copy_from_slice(&layout::IOAPIC.to_le_bytes());
     add(&entry);
-    for line in 0..layout::IOAPIC_LINES {
+    for &line in lines {
         // Polarity and trigger as the bus has them: high and edge, which is how KVM's irqfd signals.
         add(&[LINE, VECTORED, 0, 0, ISA_BUS, line, ioapic, line]);
     }
@@ -103,8 +104,9 @@ mod tests {
 
     #[test]
     fn the_tables_of_every_size_fit_and_add_up() {
+        let lines: Vec<u8> = (0..layout::IOAPIC_LINES).collect();
         for vcpus in 1..=MAX_VCPUS {
-            let bytes = table(vcpus);
+            let bytes = table(vcpus, &lines);
             assert!(bytes.len() <= layout::MP_TABLE_BYTES, "{vcpus} processors take {} bytes", bytes.len());
             let sum = |bytes: &[u8]| bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
             assert_eq!(sum(&bytes[..16]), 0);

@@ -9,7 +9,9 @@ mod kick;
 mod registers;
 mod vcpu;
 
-use kvm_bindings::{CpuId, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
+use kvm_bindings::{
+    CpuId, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region,
+};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VmFd};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion};
 use vmm_sys_util::eventfd::EventFd;
@@ -144,8 +146,8 @@ impl Vm {
     /// # Errors
     ///
     /// KVM refused.
-    pub fn route_interrupt(&self, trigger: &EventFd, line: u32) -> Result<(), KvmError> {
-        self.fd.register_irqfd(trigger, line).map_err(failed("route a device's interrupt"))
+    pub fn route_interrupt(&self, trigger: &EventFd, line: u8) -> Result<(), KvmError> {
+        self.fd.register_irqfd(trigger, u32::from(line)).map_err(failed("route a device's interrupt"))
     }
 
     /// A processor. Number 0 is the one that begins, at `entry`; the others wait for it to start them.
@@ -157,6 +159,7 @@ impl Vm {
         let fd = self.fd.create_vcpu(u64::from(number)).map_err(failed("create a processor"))?;
         let cpuid = cpuid::of_vcpu(&self.supported_cpuid, number, count, self.deadline_timer);
         fd.set_cpuid2(&cpuid).map_err(failed("set a processor's features"))?;
+        registers::set_extended_control(&fd, &cpuid)?;
         if number == 0 {
             registers::set_model_specific(&fd)?;
             registers::set_boot_state(&fd, entry)?;

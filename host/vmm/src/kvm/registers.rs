@@ -1,7 +1,7 @@
 //! The boot processor's state at the guest's first instruction. What is not set here stands as KVM resets it: among
 //! that the FPU, and the local APIC, whose LINT0 KVM sets to ExtINT on the boot processor.
 
-use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_segment};
+use kvm_bindings::{CpuId, Msrs, kvm_msr_entry, kvm_regs, kvm_segment, kvm_xcrs};
 use kvm_ioctls::VcpuFd;
 
 use super::{KvmError, failed};
@@ -39,6 +39,21 @@ pub(super) fn set_model_specific(fd: &VcpuFd) -> Result<(), KvmError> {
         0 => Err(KvmError::Lacks("memory type registers")),
         _ => Ok(()),
     }
+}
+
+/// The processor states that the guest may have, switched on as its kernel will do first thing. KVM tells the size of
+/// their save area by what is on, and a host that lets the guest switch without an exit (QEMU's emulated AMD-V does)
+/// would never learn of it: the kernel finds the size wrong, and does without AVX.
+pub(super) fn set_extended_control(fd: &VcpuFd, cpuid: &CpuId) -> Result<(), KvmError> {
+    const STATES: u32 = 0xd; // CPUID leaf, whose EDX:EAX is what XCR0 may be
+    let leaf = cpuid.as_slice().iter().find(|entry| entry.function == STATES && entry.index == 0);
+    let states = leaf.map_or(0, |entry| u64::from(entry.eax) | (u64::from(entry.edx) << 32));
+    if states == 0 {
+        return Ok(());
+    }
+    let mut registers = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+    registers.xcrs[0].value = states;
+    fd.set_xcrs(&registers).map_err(failed("switch on a processor's states"))
 }
 
 /// Linux, Documentation/arch/x86/boot.rst, "64-bit Boot Protocol": long mode, memory mapped onto itself, flat segments,

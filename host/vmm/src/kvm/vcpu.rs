@@ -75,7 +75,9 @@ impl Vcpu {
             Ok(VcpuExit::SystemEvent(kind, _)) => return system_event(kind),
             Ok(VcpuExit::Intr) => {}
             Ok(VcpuExit::FailEntry(reason, cpu)) => {
-                return Turn::Broken(format!("failed to enter the guest (reason {reason:#x}, host processor {cpu})"));
+                return Turn::Broken(format!(
+                    "failed to enter the guest (reason {reason:#x}, host processor {cpu})"
+                ));
             }
             Ok(VcpuExit::InternalError) => return Turn::Broken("KVM met an internal error".to_owned()),
             Ok(other) => return Turn::Broken(format!("KVM stopped with {other:?}")),
@@ -110,7 +112,9 @@ impl Vcpu {
 
 fn system_event(kind: u32) -> Turn {
     match kind {
-        KVM_SYSTEM_EVENT_RESET | KVM_SYSTEM_EVENT_SHUTDOWN | KVM_SYSTEM_EVENT_CRASH => Turn::Exit(Exit::Reset),
+        KVM_SYSTEM_EVENT_RESET | KVM_SYSTEM_EVENT_SHUTDOWN | KVM_SYSTEM_EVENT_CRASH => {
+            Turn::Exit(Exit::Reset)
+        }
         other => Turn::Broken(format!("KVM reported the unknown event {other}")),
     }
 }

@@ -1,7 +1,7 @@
 //! Where processors' threads wait while the machine is paused.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Counts who runs, and lets nobody pass while closed.
 #[derive(Debug)]

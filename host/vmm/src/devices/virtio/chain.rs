@@ -48,6 +48,11 @@ impl<'m> Buffers<'m> {
 }
 
 impl<'m> Pieces<'m> {
+    #[cfg(test)]
+    pub(super) fn of(slices: Vec<VolatileSlice<'m>>) -> Pieces<'m> {
+        Pieces { slices }
+    }
+
     pub(super) fn len(&self) -> u64 {
         self.slices.iter().map(|slice| slice.len() as u64).sum()
     }

@@ -240,9 +240,7 @@ fn crc32(bytes: &[u8]) -> u32 {
         }
         table
     };
-    !bytes.iter().fold(!0, |sum: u32, byte| {
-        TABLE[usize::from(sum.to_le_bytes()[0] ^ byte)] ^ (sum >> 8)
-    })
+    !bytes.iter().fold(!0, |sum: u32, byte| TABLE[usize::from(sum.to_le_bytes()[0] ^ byte)] ^ (sum >> 8))
 }
 
 #[cfg(test)]

@@ -48,7 +48,11 @@ impl Worker {
         let epoll = Epoll::new()?;
         epoll.ctl(ControlOperation::Add, wake.as_raw_fd(), EpollEvent::new(EventSet::IN, u64::MAX))?;
         for (index, active) in (0..).zip(&activation.queues) {
-            epoll.ctl(ControlOperation::Add, active.kick.as_raw_fd(), EpollEvent::new(EventSet::IN, index))?;
+            epoll.ctl(
+                ControlOperation::Add,
+                active.kick.as_raw_fd(),
+                EpollEvent::new(EventSet::IN, index),
+            )?;
         }
         let stop = Arc::new(AtomicBool::new(false));
         let mut service = Service { activation, handler, stop: Arc::clone(&stop) };
