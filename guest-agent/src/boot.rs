@@ -81,6 +81,7 @@ pub(crate) fn lay_groundwork() -> Result<(), StepError> {
     mount_new("proc", "/proc", quiet, "")?;
     // Not read-only: that would hold for every mount of it, also that of a privileged container.
     mount_new("sysfs", "/sys", quiet, "")?;
+    hasten_grace_periods();
     mount_new("cgroup2", cgroup::MOUNT, quiet, "")?;
     protect_from_oom_killer();
     network::bring_loopback_up()?;
@@ -101,6 +102,12 @@ fn make_agent_root() -> Result<(), StepError> {
     }
     mount_move(".", "/").step(|| "failed to move the agent's root into place".to_owned())?;
     rustix::process::chroot(".").step(|| "failed to enter the agent's root".to_owned())
+}
+
+/// Mounting, unmounting, and bringing an interface up wait for RCU grace periods, several ticks each: 30 ms for the
+/// loopback interface alone. Expedited ones cost interrupts of other processors, of which a machine has few.
+fn hasten_grace_periods() {
+    let _ = cgroup::write_existing("/sys/kernel/rcu_expedited", "1");
 }
 
 /// Without the agent the machine is lost, so whatever the container does, the kernel must choose another.

@@ -93,7 +93,9 @@ impl Sandbox for Machine {
             return machine.start_further(spec, stdio);
         }
         let waiting = machine.waiting.take();
-        let socket = waiting.ok_or_else(|| refusal(ErrorCode::InvalidState, "the container's own process was started already"))?;
+        let socket = waiting.ok_or_else(|| {
+            refusal(ErrorCode::InvalidState, "the container's own process was started already")
+        })?;
         container::send_program(&socket, spec, &stdio.child)?;
         Ok(Launched { child: None, status: socket, streams: stdio.streams })
     }

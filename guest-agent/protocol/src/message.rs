@@ -81,11 +81,14 @@ pub enum Opening {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StreamKind {
-    /// Host to process. Half-closing it ends the process's input.
+    /// Host to process. Half-closing it ends the process's input; the agent then closes the connection. A host that
+    /// closes it for both directions at once is taken for one that was killed: the process's input stays open for
+    /// the next connection.
     Stdin,
     /// Process to host.
     Stdout,
-    /// Process to host; a process with a terminal has none.
+    /// Process to host; a process with a terminal has none. As with stdout, what was written before the process ended
+    /// is there until a connection has taken it.
     Stderr,
     /// Both directions of a process's terminal.
     Terminal,
@@ -139,7 +142,8 @@ pub enum Request {
         process: ProcessId,
     },
     /// Ends every process, writes everything to the disks and unmounts them. Answered when that is done; the
-    /// machine then reboots, which its monitor takes as its end.
+    /// machine then reboots, which its monitor takes as its end: at once when the host closes the control connection,
+    /// within a quarter of a second otherwise.
     Shutdown,
 }
 

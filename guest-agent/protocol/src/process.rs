@@ -13,7 +13,8 @@ pub struct ProcessSpec {
     pub args: Vec<String>,
     /// `NAME=value`, in order, the last of a name wins. The agent adds `HOME` of the user if it is missing.
     pub env: Vec<String>,
-    /// Absolute working folder; made, with its parents, if it is missing.
+    /// Absolute working folder; made, with its parents, if it is missing and the process is [`ProcessId::INIT`]. For
+    /// another it must exist, as with `docker exec`.
     pub cwd: String,
     /// Who it runs as.
     pub identity: Identity,

@@ -16,7 +16,8 @@ pub struct PrepareRoot {
     pub tmpfs: Vec<TmpfsMount>,
     /// Size of /dev/shm in bytes.
     pub shm_bytes: u64,
-    /// The machine's host name; also written to /etc/hostname and /etc/hosts.
+    /// The machine's host name; also written to /etc/hostname and, at 127.0.1.1 unless [`Self::extra_hosts`] names
+    /// it, to /etc/hosts.
     pub hostname: String,
     /// Further lines of /etc/hosts: address and name.
     pub extra_hosts: Vec<(String, String)>,
@@ -34,7 +35,8 @@ pub struct PrepareRoot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WritableLayer {
-    /// To the machine's second block device, which holds an ext4 file system.
+    /// To the machine's second block device, which holds an ext4 file system. The changes are below its folder
+    /// `upper`, in overlayfs's form; `work` beside it is overlayfs's own.
     Disk,
     /// To the guest's memory, at most this many bytes.
     Memory {
