@@ -135,6 +135,34 @@ fn stopping_ends_the_emulator_at_once() {
 }
 
 #[test]
+fn the_emulator_does_not_outlive_a_monitor_that_is_killed() {
+    let Some(mut monitor) = guest::monitor() else { return };
+    let children = format!("/proc/{0}/task/{0}/children", monitor.id());
+    let deadline = Instant::now() + guest::PATIENCE;
+    let emulator = loop {
+        let listed = std::fs::read_to_string(&children).expect("it lives");
+        if let Some(child) = listed.split_whitespace().next() {
+            break child.to_owned();
+        }
+        assert!(Instant::now() < deadline, "no emulator was started");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    // So far that it is the emulator, rather than on the way there.
+    std::thread::sleep(Duration::from_millis(300));
+    monitor.kill().expect("killed");
+    monitor.wait().expect("ended");
+    let lives = || {
+        let state = std::fs::read_to_string(format!("/proc/{emulator}/stat")).unwrap_or_default();
+        state.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.starts_with(" Z"))
+    };
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while lives() {
+        assert!(Instant::now() < deadline, "the emulator lives on");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
 fn a_missing_emulator_is_named() {
     let options = Options { emulator: Some("/nonexistent/qemu"), ..Options::default() };
     let Some(error) = Guest::refused(options) else { return };

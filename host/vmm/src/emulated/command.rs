@@ -5,6 +5,8 @@
 
 use std::os::fd::RawFd;
 
+use crate::boot::{self, CommandLineError};
+
 /// The program, looked up in PATH unless the launcher names another.
 pub(super) const PROGRAM: &str = "qemu-system-x86_64";
 
@@ -26,17 +28,17 @@ const ACCELERATOR: &str = "tcg,thread=multi,tb-size=128";
 /// What a compromised emulator may not do: start programs, gain privileges, change its scheduling.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
-/// Kernel parameters that only make sense here, in front of the launcher's.
+/// Kernel parameters of this engine, behind those that both have.
 ///
-/// - `console`: the one serial port.
-/// - `reboot=t`: a triple fault resets at once; other ways try a keyboard controller that is not there.
-/// - `no_timer_check`: the check waits for ten ticks.
 /// - `noreplace-smp`: with one processor the kernel would overwrite the lock prefixes of all its code, each time
-///   throwing away translations; without locks nothing would be faster.
+///   throwing away translations: 60 ms of a boot. Without locks nothing would be faster.
 /// - `mitigations=off`: they steer predictors of real processors, and no translated instruction runs as it was written.
 ///   The border to the host is the emulator's process, not these.
-const KERNEL_PARAMETERS: &str =
-    "console=ttyS0 reboot=t panic=-1 quiet no_timer_check noreplace-smp mitigations=off";
+const KERNEL_PARAMETERS: &str = "noreplace-smp mitigations=off";
+
+/// Room that the emulator needs on the kernel's command line to say where its transports are: three devices of ours
+/// and one of its own, ` virtio_mmio.device=512@0xfeb02e00:23` each.
+const TRANSPORTS_BYTES: usize = 4 * 37;
 
 /// What the command line is made of. Descriptors are the emulator's own, inherited under the same numbers.
 pub(super) struct Plan<'a> {
@@ -67,7 +69,11 @@ pub(super) enum ServedKind {
 }
 
 /// The arguments, without the program's name.
-pub(super) fn arguments(plan: &Plan<'_>) -> Vec<String> {
+///
+/// # Errors
+///
+/// The kernel would cut off the end of its command line.
+pub(super) fn arguments(plan: &Plan<'_>) -> Result<Vec<String>, CommandLineError> {
     let mut arguments = Arguments(Vec::new());
     arguments.flag("-nodefaults").flag("-no-user-config").flag("-no-reboot");
     arguments.option("-display", "none").option("-sandbox", SANDBOX);
@@ -80,7 +86,7 @@ pub(super) fn arguments(plan: &Plan<'_>) -> Vec<String> {
     arguments.option("-global", "virtio-mmio.force-legacy=false");
     arguments.option("-kernel", format!("/proc/self/fd/{}", plan.kernel));
     arguments.option("-initrd", format!("/proc/self/fd/{}", plan.initramfs));
-    arguments.option("-append", kernel_command_line(plan));
+    arguments.option("-append", kernel_command_line(plan)?);
     // Its own standard output, which is a pipe to us.
     arguments.option("-chardev", "file,id=console,path=/proc/self/fd/1").option("-serial", "chardev:console");
     arguments.option("-object", "rng-builtin,id=entropy").option("-device", "virtio-rng-device,rng=entropy");
@@ -98,13 +104,16 @@ pub(super) fn arguments(plan: &Plan<'_>) -> Vec<String> {
             },
         );
     }
-    arguments.0
+    Ok(arguments.0)
 }
 
-fn kernel_command_line(plan: &Plan<'_>) -> String {
-    let clock = plan.tsc_khz.map(|khz| format!(" tsc_early_khz={khz} tsc=reliable")).unwrap_or_default();
+fn kernel_command_line(plan: &Plan<'_>) -> Result<String, CommandLineError> {
+    let clock = plan.tsc_khz.map(|khz| format!(" tsc_early_khz={khz}")).unwrap_or_default();
     let space = if plan.command_line.is_empty() { "" } else { " " };
-    format!("{KERNEL_PARAMETERS}{clock}{space}{}", plan.command_line)
+    let added = format!("{KERNEL_PARAMETERS}{clock}{space}{}", plan.command_line);
+    // Checked with the room that must stay free, which is then given back.
+    let padded = boot::command_line(&[], &format!("{added}{:TRANSPORTS_BYTES$}", ""))?;
+    Ok(padded.trim_end().to_owned())
 }
 
 struct Arguments(Vec<String>);
@@ -138,10 +147,16 @@ mod tests {
 
     #[test]
     fn the_launchers_parameters_come_last() {
-        let arguments = arguments(&plan(&[], "quiet=0 a=b"));
+        let arguments = arguments(&plan(&[], "quiet=0 a=b")).expect("it fits");
         let line = value_of(&arguments, "-append");
         assert!(line.starts_with("console=ttyS0 "));
-        assert!(line.ends_with(" tsc_early_khz=2500000 tsc=reliable quiet=0 a=b"));
+        assert!(line.ends_with(" tsc_early_khz=2500000 quiet=0 a=b"));
+    }
+
+    #[test]
+    fn a_line_that_the_kernel_would_cut_is_refused() {
+        let room = (0..).find(|&count| arguments(&plan(&[], &"x".repeat(count))).is_err()).expect("an end");
+        assert!((1500..2048 - TRANSPORTS_BYTES).contains(&room), "{room}");
     }
 
     #[test]
@@ -150,7 +165,7 @@ mod tests {
             ServedDevice { kind: ServedKind::Block, socket: 20, queue_size: 256 },
             ServedDevice { kind: ServedKind::Socket, socket: 21, queue_size: 256 },
         ];
-        let arguments = arguments(&plan(&devices, ""));
+        let arguments = arguments(&plan(&devices, "")).expect("it fits");
         assert!(!arguments.iter().any(|argument| argument.contains("drive") || argument.contains("file=")));
         let paths = arguments.iter().filter(|argument| argument.contains('/'));
         assert!(paths.into_iter().all(|path| path.contains("/proc/self/fd/")));

@@ -50,8 +50,6 @@ pub struct EmulatedMachine {
     process: Process,
     observer: Observer,
     console: Option<JoinHandle<()>>,
-    // Last: the devices are served for as long as the emulator lives.
-    _devices: Vec<JoinHandle<()>>,
 }
 
 /// Starts the emulator, and returns as soon as it runs. To be called from the main thread, with which it dies.
@@ -84,14 +82,14 @@ pub fn start(parts: MachineParts, observer: &Observer) -> Result<EmulatedMachine
         command_line: &parts.command_line,
         tsc_khz: counter.khz(),
         devices: &devices.served,
-    });
+    })?;
     let mut inherited = vec![parts.kernel.as_fd(), parts.initramfs.as_fd()];
     inherited.extend(devices.sockets.iter().map(AsFd::as_fd));
     let (process, stdout) = spawn(&program, &arguments, &inherited)?;
     observer.reached(milestone::MACHINE_BUILT);
     let console = follow(stdout, observer.clone()).map_err(EmulatedError::Console)?;
     let observer = observer.clone();
-    Ok(EmulatedMachine { process, observer, console: Some(console), _devices: devices.threads })
+    Ok(EmulatedMachine { process, observer, console: Some(console) })
 }
 
 /// The last device's configuration is the last thing that the emulator waits for before it starts the processors.
@@ -132,7 +130,6 @@ fn follow(mut stdout: ChildStdout, observer: Observer) -> io::Result<JoinHandle<
 struct Devices {
     served: Vec<ServedDevice>,
     sockets: Vec<UnixStream>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 impl Devices {
@@ -148,7 +145,8 @@ impl Devices {
         };
         let queue_size = device.queue_sizes().first().copied().unwrap_or(0);
         let (ours, theirs) = UnixStream::pair().map_err(device_error(name))?;
-        self.threads.push(vhost_user::serve(device, ours, configured).map_err(device_error(name))?);
+        // Its thread ends by itself when the emulator closes the socket, as it does by ending.
+        vhost_user::serve(device, ours, configured).map_err(device_error(name))?;
         self.served.push(ServedDevice { kind, socket: theirs.as_raw_fd(), queue_size });
         self.sockets.push(theirs);
         Ok(())

@@ -158,7 +158,7 @@ mod tests {
     fn descriptors_are_inherited_under_their_numbers() {
         let (reader, writer) = io::pipe().expect("a pipe");
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("echo hello >&{}", writer.as_raw_fd())]);
+        command.args(["-c", &format!("echo hello >/proc/self/fd/{}", writer.as_raw_fd())]);
         let (mut process, _stdout) = Process::start(command, &[writer.as_fd()]).expect("started");
         drop(writer);
         assert_eq!(io::read_to_string(reader).expect("read"), "hello\n");

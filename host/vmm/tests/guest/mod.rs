@@ -1,14 +1,15 @@
 //! A machine of the emulated engine whose init is `init.c`.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use capsid_vmm::config::{Descriptor, Engine, MachineConfig, VsockConfig};
 use capsid_vmm::control::EndCause;
 use capsid_vmm::emulated::{self, EmulatedMachine};
 use capsid_vmm::engine::{RunningMachine, describe};
@@ -140,6 +141,46 @@ impl Guest {
         let console = self.console();
         (cause, console)
     }
+}
+
+/// The monitor's program, running the same guest.
+pub(crate) fn monitor() -> Option<Child> {
+    let (kernel, initramfs) = artifacts()?;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut passed: Vec<OwnedFd> = vec![
+        File::open(kernel).expect("opened").into(),
+        File::open(initramfs).expect("opened").into(),
+        UnixListener::bind(folder.path().join("vsock")).expect("a listener").into(),
+        UnixListener::bind(folder.path().join("control")).expect("a listener").into(),
+        tempfile::tempfile().expect("a file").into(),
+    ];
+    let number = |index: usize| Descriptor(passed[index].as_raw_fd());
+    let config = MachineConfig {
+        engine: Engine::Emulated,
+        vcpus: 1,
+        memory_mib: 128,
+        kernel: number(0),
+        initramfs: number(1),
+        command_line: String::new(),
+        layers: vec![],
+        writable: None,
+        vsock: VsockConfig { guest_cid: 3, listener: number(2), guest_dials: None },
+        control: number(3),
+        lifeline: None,
+        report: number(4),
+        console_bytes: 65536,
+        emulator: None,
+    };
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(&serde_json::to_vec(&config).expect("json")).expect("written");
+    file.rewind().expect("rewound");
+    passed.push(file.into());
+    for descriptor in &passed {
+        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty()).expect("set");
+    }
+    let config = passed.last().expect("the configuration").as_raw_fd().to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_capsid-vmm"));
+    Some(command.args(["--config-fd", &config]).spawn().expect("started"))
 }
 
 fn readable(descriptor: impl AsFd, patience: Duration) -> bool {

@@ -82,7 +82,9 @@ impl VsockDevice {
         let stopped = stop.try_clone().map_err(ActivateError::Start)?;
         let worker = Worker::new(self.host.clone(), activation, stopped)?;
         worker.register().map_err(ActivateError::Start)?;
-        let thread = std::thread::Builder::new().name("vsock".into()).spawn(move || worker.run());
+        let thread = std::thread::Builder::new()
+            .name(format!("vsock-{}", self.host.guest_cid))
+            .spawn(move || worker.run());
         Ok(Active { thread: thread.map_err(ActivateError::Start)?, stop })
     }
 }

@@ -145,8 +145,8 @@ impl Worker {
         let more_to_receive = self.receive_from_guest(memory)?;
         self.rx.announce(memory)?;
         self.tx.announce(memory)?;
-        let answers = !self.starved && !(self.senders.is_empty() && self.strays.is_empty());
-        Ok(more_to_send || more_to_receive || answers)
+        let answers = !self.senders.is_empty() || !self.strays.is_empty();
+        Ok(more_to_send || more_to_receive || (answers && !self.starved))
     }
 
     /// True if it is time to stop.

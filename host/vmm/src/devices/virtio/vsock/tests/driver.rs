@@ -89,10 +89,15 @@ pub(super) struct Driver {
 impl Driver {
     /// Starts a device whose driver posts rx buffers with segments of these sizes.
     pub(super) fn start(rx_layout: &[u32]) -> Driver {
+        Driver::start_as(GUEST, rx_layout)
+    }
+
+    /// As [`Self::start`], for a guest with another address.
+    pub(super) fn start_as(guest_cid: u64, rx_layout: &[u32]) -> Driver {
         let folder = tempfile::tempdir().expect("a folder");
         let listener = UnixListener::bind(folder.path().join("vsock")).expect("a listener");
         let dials = folder.path().join("dial");
-        let device = VsockDevice::new(GUEST, listener, Some(dials)).expect("a device");
+        let device = VsockDevice::new(guest_cid, listener, Some(dials)).expect("a device");
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)]).expect("memory");
         let mut driver = Driver {
             device,
