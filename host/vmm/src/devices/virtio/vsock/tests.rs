@@ -1,6 +1,7 @@
 //! The whole device against a driver in plain memory.
 
 mod driver;
+mod hostile;
 
 use std::io::{Read, Write};
 use std::net::Shutdown as Direction;
