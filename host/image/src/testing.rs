@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 pub use awkward::{awkward_image, awkward_image_packed};
-pub use compose::{Composed, compose};
+pub use compose::{Composed, compose, convert};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 pub use tar::{TarWriter, TestEntry, entry};

@@ -12,7 +12,7 @@ mod path;
 #[cfg(test)]
 mod tests;
 
-use builder::convert;
+pub(crate) use builder::convert;
 pub use compression::Compression;
 pub use ingest::IngestError;
 pub(crate) use ingest::{LayerSource, Outputs, ingest};

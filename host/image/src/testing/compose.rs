@@ -2,9 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Cursor;
 
 use crate::digest::{Digest, Hasher};
-use crate::erofs::reader::{ErofsReadError, ErofsReader, Inode};
+use crate::erofs::reader::{ErofsReadError, ErofsReader, Inode, ReadAt};
+use crate::escape::EscapedName;
+use crate::layer::notes::PathText;
+use crate::layer::{self, LayerError};
+use crate::limits::Limits;
 
 /// One name in the composed tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +42,30 @@ pub fn compose(layers: &[File]) -> Result<BTreeMap<Vec<u8>, Composed>, Box<dyn s
     for layer in layers.iter().rev() {
         readers.push(ErofsReader::open(layer.try_clone()?)?);
     }
+    Ok(compose_readers(&readers)?)
+}
+
+/// Converts a layer's tar stream in memory and shows it as the only layer of an image. Panics if the result cannot
+/// be read back: for fuzzing.
+pub fn convert(tar: &[u8], limits: &Limits) -> Result<BTreeMap<Vec<u8>, Composed>, LayerError> {
+    let converted = layer::convert(tar, Cursor::new(Vec::new()), &std::env::temp_dir(), limits, &mut |_| ())?;
+    let (output, notes) = converted
+        .finish([1; 16])
+        .map_err(|source| LayerError::Write { entry: EscapedName::new(b""), source })?;
+    let image = output.into_inner();
+    assert_eq!(image.len() as u64, notes.image_bytes, "size of the image");
+    assert!(image.len().is_multiple_of(4096), "size in whole blocks");
+    let reader = ErofsReader::open(image.as_slice()).unwrap_or_else(|error| panic!("{error}"));
+    let composed = compose_readers(&[reader]).unwrap_or_else(|error| panic!("{error}"));
+    let wrong = notes.implicit.iter().map(PathText::bytes).find(|path| !composed.contains_key(path));
+    assert_eq!(wrong, None, "a folder that was made up and is not there");
+    Ok(composed)
+}
+
+/// Topmost first.
+fn compose_readers<R: ReadAt>(
+    readers: &[ErofsReader<R>],
+) -> Result<BTreeMap<Vec<u8>, Composed>, ErofsReadError> {
     let mut roots = Vec::new();
     for (index, reader) in readers.iter().enumerate() {
         roots.push((index, reader.root()?));
@@ -84,7 +113,7 @@ fn merged(candidates: Vec<(usize, Inode)>) -> Vec<(usize, Inode)> {
     folders
 }
 
-fn describe(reader: &ErofsReader<File>, inode: &Inode) -> Result<Composed, ErofsReadError> {
+fn describe<R: ReadAt>(reader: &ErofsReader<R>, inode: &Inode) -> Result<Composed, ErofsReadError> {
     let kind = inode.mode & 0o170_000;
     let mut xattrs: BTreeMap<Vec<u8>, Vec<u8>> = inode.xattrs.iter().cloned().collect();
     xattrs.remove(b"trusted.overlay.opaque".as_slice());
@@ -102,7 +131,7 @@ fn describe(reader: &ErofsReader<File>, inode: &Inode) -> Result<Composed, Erofs
     })
 }
 
-fn hash(reader: &ErofsReader<File>, inode: &Inode) -> Result<(u64, Digest), ErofsReadError> {
+fn hash<R: ReadAt>(reader: &ErofsReader<R>, inode: &Inode) -> Result<(u64, Digest), ErofsReadError> {
     let mut hasher = Hasher::default();
     let mut piece = vec![0; 1 << 20];
     let mut offset = 0;
