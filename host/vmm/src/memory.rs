@@ -1,4 +1,4 @@
-//! The guest's memory: allocating it, laying files over it, and moving data between it and files without copies.
+//! The guest's memory: allocating it, reading files into it, and moving data between it and files without copies.
 //!
 //! Memory is private and anonymous, taken from the host page by page as the guest touches it. Nothing else maps it.
 //! This module and `kvm` are the only places that hold raw pointers to it.
@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use rustix::mm::{Advice, MapFlags, ProtFlags};
+use rustix::mm::Advice;
 use vm_memory::{
     Address, Bytes, GuestAddress, GuestAddressSpace, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice,
 };
@@ -18,6 +18,8 @@ use crate::layout;
 
 /// Of the host and the guest: x86-64 knows no other.
 pub const PAGE: u64 = 4096;
+/// Of the host's page tables and the guest's, one level up.
+const LARGE_PAGE: u64 = 2 << 20;
 
 /// Most pieces of memory that one system call moves (`UIO_MAXIOV`).
 pub const MAX_PIECES: usize = 1024;
@@ -71,12 +73,12 @@ pub fn allocate(mib: u32) -> Result<GuestMemoryMmap, MemoryError> {
 /// Where the memory below the hole ends.
 #[must_use]
 pub fn low_end(memory: &GuestMemoryMmap) -> u64 {
-    memory.iter().next().map_or(0, |region| vm_memory::GuestMemoryRegion::len(region))
+    memory.iter().next().map_or(0, vm_memory::GuestMemoryRegion::len)
 }
 
-/// Puts `length` bytes of a file at `address`. Whole pages are mapped, privately: they cost nothing until they are
-/// touched, and every machine shares the page cache's copy of what it does not write. The rest is read. `what` is for
-/// messages.
+/// Reads `length` bytes of a file to `address`. They are copied, not mapped: the kernel patches nearly every page of its
+/// own text while it boots, and a mapped page costs three faults and two exits until it is the guest's own. `what` is
+/// for messages.
 ///
 /// # Errors
 ///
@@ -87,34 +89,21 @@ pub fn load(
     (file, offset, length): (&File, u64, u64),
     what: &'static str,
 ) -> Result<(), MemoryError> {
-    let does_not_fit = || MemoryError::DoesNotFit { what, address };
-    let failed = |source| MemoryError::Load { what, source };
-    let end = offset.checked_add(length).ok_or_else(does_not_fit)?;
-    if file.metadata().map_err(failed)?.len() < end {
-        // A page of a mapping beyond the file's end would be a SIGBUS later.
-        return Err(failed(io::ErrorKind::UnexpectedEof.into()));
-    }
-    let target = memory.get_slice(GuestAddress(address), to_usize(length)).map_err(|_| does_not_fit())?;
-    let whole = if (address | offset) % PAGE == 0 { length - length % PAGE } else { 0 };
-    if whole > 0 {
-        let pointer = target.ptr_guard_mut().as_ptr();
-        // SAFETY: the range lies in one region of guest memory, which is mapped for as long as `memory` lives and
-        // is unmapped as a whole; page for page it is replaced by another private mapping, and nothing refers to
-        // what was there but volatile accesses.
-        unsafe {
-            rustix::mm::mmap(
-                pointer.cast(),
-                to_usize(whole),
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
-                file,
-                offset,
-            )
-        }
-        .map_err(|errno| failed(errno.into()))?;
-    }
-    let rest = target.subslice(to_usize(whole), to_usize(length - whole)).map_err(|_| does_not_fit())?;
-    read_exact_at(file, &rest, offset + whole).map_err(failed)
+    let target = memory
+        .get_slice(GuestAddress(address), to_usize(length))
+        .map_err(|_| MemoryError::DoesNotFit { what, address })?;
+    read_exact_at(file, &target, offset).map_err(|source| MemoryError::Load { what, source })
+}
+
+/// Asks the host for large pages between two addresses: what lies there is used throughout, and each page of 4 KiB
+/// would be a fault of its own. A host that has none is no worse off.
+pub fn prefer_large_pages(memory: &GuestMemoryMmap, range: std::ops::Range<u64>) {
+    let start = range.start / LARGE_PAGE * LARGE_PAGE;
+    let length = range.end.next_multiple_of(LARGE_PAGE).min(low_end(memory)).saturating_sub(start);
+    let Ok(slice) = memory.get_slice(GuestAddress(start), to_usize(length)) else { return };
+    let guard = slice.ptr_guard_mut();
+    // SAFETY: the range is guest memory, mapped as long as `memory`; advice changes no content.
+    let _ = unsafe { rustix::mm::madvise(guard.as_ptr().cast(), guard.len(), Advice::LinuxHugepage) };
 }
 
 /// Writes plain bytes at `address`.
@@ -218,7 +207,7 @@ fn transfer(
 }
 
 /// Gives whole pages back to the host: the guest said that it does not use them. What they held is lost; reading
-/// gives zeros, or the file's content where a file was laid.
+/// gives zeros.
 ///
 /// # Errors
 ///
@@ -268,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_laid_over_memory_and_writes_stay_private() {
+    fn a_file_is_read_to_its_place() {
         let bytes: Vec<u8> = (0..10_000_u32).map(|number| (number % 251) as u8).collect();
         let file = file(&bytes);
         let memory = allocate(64).unwrap();
@@ -276,9 +265,6 @@ mod tests {
         let mut seen = vec![0; 5904];
         memory.read_slice(&mut seen, GuestAddress(0x10_0000)).unwrap();
         assert_eq!(seen, bytes[4096..]);
-        memory.write_slice(b"mine", GuestAddress(0x10_0000)).unwrap();
-        assert_eq!(std::os::unix::fs::FileExt::read_at(&file, &mut seen[..4], 4096).unwrap(), 4);
-        assert_eq!(seen[..4], bytes[4096..4100]);
     }
 
     #[test]

@@ -1,5 +1,4 @@
-//! Loads an ELF kernel by mapping its segments, so that a start costs what the guest touches, and machines share what
-//! none of them writes.
+//! Loads an ELF kernel: each segment to the physical address that it names.
 
 use std::fs::File;
 use std::io;
@@ -63,27 +62,34 @@ pub(super) fn load(memory: &GuestMemoryMmap, file: &File) -> Result<Kernel, Kern
     let (entry, table, count) = parse_header(&header).ok_or(KernelError::NotAKernel)?;
     let mut table_bytes = vec![0; usize::from(count) * SEGMENT_BYTES];
     file.read_exact_at(&mut table_bytes, table).map_err(KernelError::Read)?;
+    let segments: Vec<Segment> = table_bytes.chunks_exact(SEGMENT_BYTES).filter_map(parse_segment).collect();
     let mut end = 0;
-    for segment in table_bytes.chunks_exact(SEGMENT_BYTES).filter_map(parse_segment) {
-        let misplaced = KernelError::Misplaced { address: segment.address };
-        let segment_end = segment.address.checked_add(segment.in_memory);
-        match segment_end {
-            Some(segment_end)
-                if segment.address >= layout::HIGH_MEMORY && segment.in_file <= segment.in_memory =>
-            {
-                end = end.max(segment_end);
-            }
-            _ => return Err(misplaced),
-        }
-        if !memory::holds(memory, segment.address, segment.in_memory) {
-            return Err(MemoryError::DoesNotFit { what: "the kernel", address: segment.address }.into());
-        }
+    for segment in &segments {
+        end = end.max(segment.check(memory)?);
+    }
+    let start = segments.iter().map(|segment| segment.address).min().unwrap_or(0);
+    memory::prefer_large_pages(memory, start..end);
+    for segment in &segments {
         memory::load(memory, segment.address, (file, segment.offset, segment.in_file), "the kernel")?;
     }
     if !(layout::HIGH_MEMORY..end).contains(&entry) {
         return Err(KernelError::NotAKernel);
     }
     Ok(Kernel { entry, end })
+}
+
+impl Segment {
+    /// Where it ends.
+    fn check(&self, memory: &GuestMemoryMmap) -> Result<u64, KernelError> {
+        let end = self.address.checked_add(self.in_memory);
+        let end = end.filter(|_| self.address >= layout::HIGH_MEMORY && self.in_file <= self.in_memory);
+        let end = end.ok_or(KernelError::Misplaced { address: self.address })?;
+        if memory::holds(memory, self.address, self.in_memory) {
+            Ok(end)
+        } else {
+            Err(MemoryError::DoesNotFit { what: "the kernel", address: self.address }.into())
+        }
+    }
 }
 
 /// Entry, offset and length of the segment table.

@@ -29,7 +29,9 @@ extern "C" fn handle(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
     if !run.is_null() {
         // SAFETY: the pointer is to the mapped run structure of a processor that this very thread owns and has not
         // dropped (`Arm` clears it before). Only this thread and the kernel look at the byte.
-        unsafe { std::ptr::addr_of_mut!((*run).immediate_exit).write_volatile(1) };
+        let flag = unsafe { std::ptr::addr_of_mut!((*run).immediate_exit) };
+        // SAFETY: as above, and bytes are aligned anywhere.
+        unsafe { flag.write_volatile(1) };
     }
 }
 

@@ -10,8 +10,7 @@ use super::{ActivateError, Activation, DeviceType, GuestMemory, VirtioDevice};
 use crate::memory;
 
 const INFLATE: u16 = 0;
-const DEFLATE: u16 = 1;
-/// The third queue, as neither statistics nor hints are offered (5.5.2).
+/// The third queue (deflation has the second), as neither statistics nor hints are offered (5.5.2).
 const REPORTING: u16 = 2;
 const QUEUE_SIZES: [u16; 3] = [128, 128, 32];
 /// Page numbers taken from one request; the driver sends 256.
@@ -76,7 +75,8 @@ impl Handler for Releaser {
                     let _ = memory::discard(&self.memory, descriptor.addr().raw_value(), length);
                 }
             }
-            DEFLATE | _ => {}
+            // Deflating takes back what is the guest's anyway.
+            _ => {}
         }
         0
     }

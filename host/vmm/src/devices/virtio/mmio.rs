@@ -214,10 +214,9 @@ impl MmioTransport {
 
     /// Only when the kernel did not take the write for a kick of its own.
     fn kick(&self, queue: u32) {
-        if self.status() & Status::DRIVER_OK != 0 {
-            if let Some(queue) = usize::try_from(queue).ok().and_then(|index| self.queues.get(index)) {
-                let _ = queue.kick.write(1);
-            }
+        let queue = usize::try_from(queue).ok().and_then(|index| self.queues.get(index));
+        if let Some(queue) = queue.filter(|_| self.status() & Status::DRIVER_OK != 0) {
+            let _ = queue.kick.write(1);
         }
     }
 

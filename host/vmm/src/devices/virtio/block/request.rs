@@ -71,7 +71,7 @@ impl Request {
 fn place(sector: u64, bytes: u64, disk_bytes: u64) -> Result<u64, Status> {
     let offset = sector.checked_mul(SECTOR).ok_or(Status::IoError)?;
     let end = offset.checked_add(bytes).ok_or(Status::IoError)?;
-    if bytes % SECTOR == 0 && bytes <= MAX_DATA_BYTES && end <= disk_bytes {
+    if bytes.is_multiple_of(SECTOR) && bytes <= MAX_DATA_BYTES && end <= disk_bytes {
         Ok(offset)
     } else {
         Err(Status::IoError)
@@ -80,7 +80,7 @@ fn place(sector: u64, bytes: u64, disk_bytes: u64) -> Result<u64, Status> {
 
 fn ranges(readable: &mut Pieces<'_>, allowed_flags: u32, disk_bytes: u64) -> Result<Vec<Range>, Status> {
     let count = readable.len() / RANGE_BYTES;
-    if readable.len() % RANGE_BYTES != 0 || !(1..=u64::from(MAX_RANGES)).contains(&count) {
+    if !readable.len().is_multiple_of(RANGE_BYTES) || !(1..=u64::from(MAX_RANGES)).contains(&count) {
         return Err(Status::IoError);
     }
     let mut ranges = Vec::new();

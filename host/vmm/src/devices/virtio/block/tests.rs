@@ -88,7 +88,8 @@ fn what_is_written_is_read_back() {
 fn nothing_beyond_the_disk_is_touched() {
     let mut bench = Bench::new();
     let last = DISK_BYTES / 512 - 1;
-    for (sector, length) in [(last + 1, 512), (last, 1024), (u64::MAX, 512), (u64::MAX / 512, 512), (0, 100)] {
+    for (sector, length) in [(last + 1, 512), (last, 1024), (u64::MAX, 512), (u64::MAX / 512, 512), (0, 100)]
+    {
         assert_eq!(bench.request(1, sector, &[(DATA, length, 0)]), (1, 1));
         assert_eq!(bench.request(0, sector, &[(DATA, length, WRITABLE)]), (1, 1));
     }
