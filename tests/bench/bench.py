@@ -76,7 +76,7 @@ def whole(chosen: list[Measurement], artifacts: Artifacts, arguments: argparse.N
 
 def measured_here(chosen: Iterable[Measurement], artifacts: Artifacts, rounds: int) -> list[report.Row]:
     rows: list[report.Row] = []
-    with tempfile.TemporaryDirectory(prefix="capsid-bench.") as folder:
+    with tempfile.TemporaryDirectory(prefix="cb.", dir="/tmp") as folder:
         bench = Bench(artifacts, Path(folder), rounds)
         for each in chosen:
             print(f"bench: {each.promise}, {each.title}", file=sys.stderr, flush=True)

@@ -104,9 +104,10 @@ class Microsandbox:
 
     def __init__(self, artifacts: Artifacts, folder: Path) -> None:
         self.program = self.fetch() / "microsandbox/_bundled/bin/msb"
-        home = folder / "microsandbox"
+        # The paths of its sockets are long, and a socket's path is short: its home is as near to the root as may be.
+        home = folder / "m"
         home.mkdir()
-        self.environment = {"HOME": str(home), "MSB_HOME": str(home / ".microsandbox")}
+        self.environment = {"HOME": str(home), "MSB_HOME": str(home)}
         self.command("load", "--quiet", "-i", str(artifacts.busybox), "-t", "busybox").run()
 
     @classmethod
