@@ -186,7 +186,9 @@ mod tests {
 
     #[test]
     fn it_always_comes_to_an_answer_with_a_reason() {
-        match probe() {
+        let probe = probe();
+        println!("{probe:?}");
+        match probe {
             Probe::Usable { took } => assert!(took <= LIMIT, "{took:?}"),
             Probe::Unusable { reason } => assert!(!reason.to_string().is_empty()),
         }
