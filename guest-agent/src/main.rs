@@ -28,6 +28,8 @@ mod small_init;
 mod stdio;
 mod streams;
 mod sys;
+#[cfg(test)]
+mod tests;
 
 use sandbox::Machine;
 use server::Server;

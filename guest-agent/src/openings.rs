@@ -96,6 +96,8 @@ impl<S: Sandbox> Server<S> {
         };
         let reply = OpeningReply::Control(ControlAccepted { version });
         if let Some(connection) = newcomer.reply(&reply) {
+            // Inputs that have just lost their connection lost it with the old host program.
+            self.processes.iter_mut().flat_map(|p| &mut p.streams).for_each(|stream| stream.settle(false));
             self.control_count += 1;
             self.processes.forget_waiters_but_of(self.control_count);
             self.control = Some(Control::new(connection, self.control_count, early));

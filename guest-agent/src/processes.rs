@@ -143,9 +143,14 @@ impl Processes {
         }
     }
 
-    /// The next moment at which a stream wants to be pumped.
+    /// The next moment at which a stream wants to be pumped or settled.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.table.values().flat_map(|process| &process.streams).filter_map(Stream::deadline).min()
+        self.table
+            .values()
+            .flat_map(|process| &process.streams)
+            .flat_map(|stream| [stream.deadline(), stream.settle_at()])
+            .flatten()
+            .min()
     }
 }
 

@@ -169,12 +169,15 @@ impl<S: Sandbox> Server<S> {
         }
     }
 
-    /// Pumps the streams whose time has come, and lets go of what is over. The only place that moves places.
+    /// Pumps and settles the streams whose time has come, and lets go of what is over. The only place that moves places.
     fn tidy(&mut self) {
         let now = Instant::now();
         for process in self.processes.iter_mut() {
             for stream in process.streams.iter_mut().filter(|s| s.deadline().is_some_and(|at| at <= now)) {
                 stream.pump(Side::Process, PollFlags::empty(), now, &mut self.scratch);
+            }
+            for stream in process.streams.iter_mut().filter(|s| s.settle_at().is_some_and(|at| at <= now)) {
+                stream.settle(self.control.is_some());
             }
             process.streams.retain(|stream| !stream.is_over());
         }

@@ -28,6 +28,10 @@ const ROUNDS: usize = 8;
 /// as long as Docker gives it.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
+/// How long a control connection must outlive an input's connection that was closed for both directions, for that
+/// to be the end of the input: a host that is killed loses both at once, give or take the way through the monitor.
+const VANISH_GRACE: Duration = Duration::from_millis(150);
+
 /// Bytes on their way, sent so far up to `sent`.
 #[derive(Debug, Default)]
 struct Leftover {
@@ -106,6 +110,8 @@ pub(crate) struct Stream {
     host: Option<OwnedFd>,
     to_host: Leftover,
     to_process: Leftover,
+    /// When the connection of an input was closed for both directions, until it is known why.
+    vanished_at: Option<Instant>,
     /// The connection's own direction has ended.
     host_ended: bool,
     /// Set when the process has ended.
@@ -122,6 +128,7 @@ impl Stream {
             host: None,
             to_host: Leftover::default(),
             to_process: Leftover::default(),
+            vanished_at: None,
             host_ended: false,
             drain_until: None,
         }
@@ -158,6 +165,7 @@ impl Stream {
         }
         self.host = Some(connection);
         self.host_ended = false;
+        self.vanished_at = None;
         if self.takes_input() && !early.is_empty() {
             self.to_process.bytes.extend_from_slice(early);
         }
@@ -179,6 +187,19 @@ impl Stream {
     /// When [`Stream::pump`] must be called though nothing happened.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.drain_until.filter(|_| self.process.is_some() && self.host.is_some() && self.to_host.is_empty())
+    }
+
+    /// When [`Stream::settle`] must be called.
+    pub(crate) fn settle_at(&self) -> Option<Instant> {
+        self.vanished_at.filter(|_| self.to_process.is_empty()).map(|at| at + VANISH_GRACE)
+    }
+
+    /// Decides what the end of an input's connection meant. `host_stands`: the control connection of that moment is
+    /// still there, so the host closed the input on purpose; otherwise it was killed, and may come back to it.
+    pub(crate) fn settle(&mut self, host_stands: bool) {
+        if self.vanished_at.take().is_some() && host_stands {
+            self.end_input();
+        }
     }
 
     /// What to wait for.
@@ -211,6 +232,7 @@ impl Stream {
 
     /// Moves what can be moved without waiting. `scratch` is [`BUFFER_BYTES`] long and shared by all streams.
     pub(crate) fn pump(&mut self, side: Side, events: PollFlags, now: Instant, scratch: &mut [u8]) {
+        let had_host = self.host.is_some();
         if self.takes_input() {
             self.pump_input(scratch);
         } else {
@@ -224,6 +246,10 @@ impl Stream {
             Side::Process if hung_up && self.kind == StreamKind::Stdin => self.end_input(),
             Side::Host if hung_up && self.host.as_ref().is_some_and(has_vanished) => self.host = None,
             _ => {}
+        }
+        let is_lost = had_host && self.host.is_none() && self.process.is_some();
+        if is_lost && self.kind == StreamKind::Stdin {
+            self.vanished_at = Some(now);
         }
     }
 

@@ -81,9 +81,9 @@ pub enum Opening {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StreamKind {
-    /// Host to process. Half-closing it ends the process's input; the agent then closes the connection. A host that
-    /// closes it for both directions at once is taken for one that was killed: the process's input stays open for
-    /// the next connection.
+    /// Host to process. Half-closing it ends the process's input; the agent then closes the connection. Closing it
+    /// for both directions at once ends the input a moment later if the control connection stands, and leaves it
+    /// open for another connection if that has ended as well: the host program was killed.
     Stdin,
     /// Process to host.
     Stdout,
