@@ -100,10 +100,10 @@ impl fmt::Display for UnusableReason {
                 iterations = trial::ITERATIONS
             ),
             UnusableReason::Stuck => {
-                write!(out, "a guest of three instructions did not come back from {DEVICE}")
+                write!(out, "a guest of a few instructions did not come back from {DEVICE}")
             }
             UnusableReason::Failed { message } => {
-                write!(out, "a guest of three instructions failed: {message}")
+                write!(out, "a guest of a few instructions failed: {message}")
             }
         }
     }
