@@ -17,6 +17,8 @@ STEP := tests/step
 GUEST := target/guest
 CAPSID := target/release/capsid
 FUZZ_SECONDS ?= 60
+# This feature keeps the conformance tests out of a plain `cargo test`, which needs nothing that is built elsewhere.
+CONFORMANCE := capsid-tests/conformance
 
 ##@ Everyday
 
@@ -42,7 +44,7 @@ fuzz: setup-fuzz ## run each fuzz target for FUZZ_SECONDS
 check: setup-test ## formatting, lints, licences
 	@$(STEP) format cargo fmt --all --check
 	@$(STEP) format-fuzz cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
-	@$(STEP) lint cargo clippy --locked --workspace --all-targets -- -D warnings
+	@$(STEP) lint cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	@$(STEP) licences tests/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
 
 ##@ Parts
@@ -66,17 +68,18 @@ images: setup-build ## OCI images in images/out
 
 .PHONY: unit
 unit: ## unit and property tests, of programs and scripts
-	@$(STEP) -v unit cargo test --locked --workspace --exclude capsid-tests
+	@$(STEP) -v unit cargo test --locked --workspace
 	@$(STEP) bench-tests python3 -B -m unittest discover -s tests/bench
 
 .PHONY: conformance-emulated
 conformance-emulated: build ## the conformance tests on the emulated engine, here
-	@CAPSID_TEST_ENGINE=emulated $(STEP) -v conformance-emulated cargo test --locked -p capsid-tests
+	@CAPSID_TEST_ENGINE=emulated $(STEP) -v conformance-emulated \
+		cargo test --locked --workspace --features $(CONFORMANCE) --test conformance
 
 .PHONY: conformance-kvm
 conformance-kvm: build ## the conformance tests and the monitor's own on KVM, in the emulated host
 	@CAPSID_TEST_ENGINE=kvm CAPSID_REQUIRE=all $(STEP) -v conformance-kvm \
-		tests/kvm-host/cargo-test capsid-vmm capsid-tests
+		tests/kvm-host/cargo-test --features $(CONFORMANCE) capsid-vmm capsid-tests
 
 .PHONY: kvm-host-self-test
 kvm-host-self-test: setup-test ## does the emulated host keep its promises?
