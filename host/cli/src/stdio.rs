@@ -127,6 +127,9 @@ pub(crate) fn copy_input(mut to: UnixStream, half_close: bool) -> io::Result<()>
         }
         if half_close {
             let _ = to.shutdown(Shutdown::Write);
+            // Held until the container's side lets go: a connection that is gone altogether means to the agent
+            // that its host program was killed and may come back, and not that the input has ended.
+            while let Ok(1..) = to.read(&mut block) {}
         }
     })?;
     Ok(())

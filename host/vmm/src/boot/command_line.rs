@@ -12,8 +12,11 @@ use crate::layout;
 /// - `tsc=reliable no_timer_check`: the kernel would watch and test clocks that KVM vouches for.
 /// - `8250.nr_uarts=1`: three more ports would be probed, all exits.
 /// - `swiotlb=noforce`: above 3 GiB, 64 MiB would go to bounce buffers that virtio never uses.
-const BASE: &str =
-    "console=ttyS0 quiet reboot=t panic=-1 tsc=reliable no_timer_check 8250.nr_uarts=1 swiotlb=noforce";
+/// - `dummy.numdummies=0`: every container would find an interface that nobody asked for.
+/// - `noreplace-smp`: on one processor the kernel would patch away its thousands of lock prefixes one by one, two
+///   switches of address space each; a prefix costs nothing to a processor that is alone.
+const BASE: &str = "console=ttyS0 quiet reboot=t panic=-1 tsc=reliable no_timer_check 8250.nr_uarts=1 \
+                    swiotlb=noforce noreplace-smp dummy.numdummies=0";
 
 /// Where a virtio device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
