@@ -68,7 +68,7 @@ images: setup-build ## OCI images in images/out
 
 .PHONY: unit
 unit: ## unit and property tests, of programs and scripts
-	@$(STEP) -v unit cargo test --locked --workspace
+	@$(STEP) -v unit cargo test --locked --workspace --no-fail-fast
 	@$(STEP) bench-tests python3 -B -m unittest discover -s tests/bench
 
 .PHONY: conformance-emulated

@@ -124,7 +124,11 @@ fn a_debian_image_runs() {
 
 #[test]
 fn the_process_is_number_1_and_sees_no_others() {
-    host().shell(&[], "echo $$; set -- /proc/[0-9]*; echo $#").finish().expect_code(0).expect_stdout("1\n1\n");
+    host()
+        .shell(&[], "echo $$; set -- /proc/[0-9]*; echo $#")
+        .finish()
+        .expect_code(0)
+        .expect_stdout("1\n1\n");
 }
 
 #[test]

@@ -23,6 +23,8 @@ fn a_shell_at_a_terminal_echoes_obeys_and_follows_the_size() {
 fn ctrl_c_interrupts_the_program_and_not_the_container() {
     let command = host().run(&["-it"], &["busybox", "sh"]).into_command();
     let mut terminal = TerminalCall::start(command, 24, 80);
+    // What is typed before the shell reads is echoed as well, and lost to ctrl-c.
+    terminal.await_screen("/ # ");
     // Once cat has given a line back it is the terminal's foreground program; the terminal's own echo comes first.
     terminal.type_in("cat\n");
     terminal.await_screen("cat\r\n");

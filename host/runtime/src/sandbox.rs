@@ -23,7 +23,7 @@ use crate::engine::ChosenEngine;
 use crate::monitor::{MachineEnd, MachineParts, Monitor, MonitorError};
 use crate::run_folder::{RunFolder, RunFolderError};
 use crate::spec::ContainerSpec;
-use crate::timeline::Timeline;
+use crate::timeline::{HostMoment, Timeline};
 
 /// Names the time that a guest may take until its agent listens, in seconds.
 pub const BOOT_TIMEOUT_VARIABLE: &str = "CAPSID_BOOT_TIMEOUT";
@@ -31,6 +31,8 @@ pub const BOOT_TIMEOUT_VARIABLE: &str = "CAPSID_BOOT_TIMEOUT";
 const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a monitor may take to end its machine once it was told to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// More of a guest's milestones are not noted.
+const MAX_MILESTONES: usize = 32;
 /// How many of the console's last lines an error shows.
 const CONSOLE_TAIL_LINES: usize = 15;
 
@@ -87,9 +89,22 @@ pub fn describe(end: &MachineEnd) -> String {
         EndCause::Stopped => "it was stopped".to_owned(),
         EndCause::LauncherGone => "its launcher let go of it".to_owned(),
         EndCause::GuestReset => format!("the guest reset it{}", tail(&report.console)),
-        EndCause::GuestPanic => format!("the guest's kernel panicked{}", tail(&report.console)),
+        EndCause::GuestPanic => {
+            format!("the guest's kernel panicked{}{}", panic_reason(&report.console), tail(&report.console))
+        }
         EndCause::Failed { message } => format!("{message}{}", tail(&report.console)),
     }
+}
+
+/// The kernel's own word for why it panicked; the stack trace after it pushes that out of the console's tail.
+fn panic_reason(console: &str) -> String {
+    let said = console.lines().rev().find_map(|line| line.split_once("Kernel panic - not syncing: "));
+    said.map_or_else(String::new, |(_, reason)| format!(": {}", printable(reason.trim_end())))
+}
+
+/// Text of a guest's, made safe for a terminal.
+fn printable(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).collect()
 }
 
 /// The last lines of a console, made safe for a terminal.
@@ -99,8 +114,8 @@ fn tail(console: &str) -> String {
         return String::new();
     }
     let shown = &lines[lines.len().saturating_sub(CONSOLE_TAIL_LINES)..];
-    let safe = |line: &&str| line.chars().filter(|character| !character.is_control()).collect::<String>();
-    format!("; its console's last lines:\n  | {}", shown.iter().map(safe).collect::<Vec<_>>().join("\n  | "))
+    let safe: Vec<String> = shown.iter().map(|line| printable(line)).collect();
+    format!("; its console's last lines:\n  | {}", safe.join("\n  | "))
 }
 
 /// A machine with a prepared root. Dropping it ends the machine.
@@ -151,24 +166,28 @@ impl Sandbox {
         })?;
         timeline.reached("monitor-started");
         let ready = ring(&listener, &monitor).await?;
-        timeline.reached("agent-ready");
+        let rang = HostMoment::now();
+        timeline.reached_at("agent-ready", rang);
         // Nobody else is to ring: from here on the guest can connect to nothing on the host.
         drop(listener);
         let _ = std::fs::remove_file(&doorbell);
         let agent = connect(&monitor).await?;
         let sandbox = Sandbox { monitor, agent, _folder: folder };
-        sandbox.note_boot(&ready, timeline).await;
+        sandbox.note_boot(&ready, rang, timeline).await;
         sandbox.prepare_root(parts.spec, timeline).await?;
         Ok(sandbox)
     }
 
-    async fn note_boot(&self, ready: &Ready, timeline: &mut Timeline) {
+    async fn note_boot(&self, ready: &Ready, rang: HostMoment, timeline: &mut Timeline) {
         if let Ok(ControlReply::State { milestones, .. }) = self.monitor.ask(ControlRequest::State).await {
             for VmmMilestone { name, at_us } in milestones {
                 timeline.monitor(&name, at_us);
             }
         }
-        for milestone in ready.milestones.iter().take(32) {
+        if let Some(last) = ready.milestones.last() {
+            timeline.tie_guest(rang, last.at_us);
+        }
+        for milestone in ready.milestones.iter().take(MAX_MILESTONES) {
             timeline.guest(&milestone.name, milestone.at_us);
         }
     }
@@ -285,11 +304,28 @@ fn boot_timeout() -> Duration {
     asked.map_or(BOOT_TIMEOUT, Duration::from_secs)
 }
 
-/// Whether two engines' machines differ in what a user can see; for messages.
+/// An engine's name, as `--engine` takes it.
 #[must_use]
 pub fn engine_name(engine: Engine) -> &'static str {
     match engine {
         Engine::Kvm => "kvm",
         Engine::Emulated => "emulated",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use capsid_vmm::control::EndReport;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_is_told_by_its_reason_before_the_tail_that_has_lost_it() {
+        let trace = "[ 1.5]  ? 0xffffffff8104e4ab\n".repeat(40);
+        let console = format!("[ 1.4] Kernel panic - not syncing: no \u{1b}[31mmemory\r\n{trace}");
+        let report = EndReport { cause: EndCause::GuestPanic, console, milestones: Vec::new() };
+        let said = describe(&MachineEnd::Reported(report));
+        let start = "the guest's kernel panicked: no [31mmemory; its console's last lines:\n  | [ 1.5]";
+        assert!(said.starts_with(start) && said.lines().count() == CONSOLE_TAIL_LINES + 1, "{said}");
     }
 }

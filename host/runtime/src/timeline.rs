@@ -1,8 +1,8 @@
 //! When each step of a container's start happened.
 //!
 //! Host steps are absolute moments of `CLOCK_MONOTONIC`, which the monitor's process shares. Guest steps are told by
-//! the guest's own clock, which starts a little after its first instruction; they are placed after the moment at
-//! which the monitor entered the guest.
+//! the guest's own clock, which starts at no moment that the host can see. The two are tied together where both saw
+//! one event: the agent rang, and the runtime heard it, a few microseconds of vsock apart.
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
@@ -48,7 +48,8 @@ pub struct Step {
 #[derive(Debug, Clone)]
 pub struct Timeline {
     start: HostMoment,
-    guest_start: Option<HostMoment>,
+    /// Host time less guest time, in microseconds.
+    guest_offset_us: Option<u64>,
     steps: Vec<Step>,
 }
 
@@ -56,7 +57,7 @@ impl Timeline {
     /// A timeline that counts from `start`.
     #[must_use]
     pub fn from(start: HostMoment) -> Timeline {
-        Timeline { start, guest_start: None, steps: Vec::new() }
+        Timeline { start, guest_offset_us: None, steps: Vec::new() }
     }
 
     /// `name` has happened now.
@@ -69,18 +70,23 @@ impl Timeline {
         self.push(name, Observer::Host, moment.0);
     }
 
-    /// What the monitor saw; its `guest-entered` is where the guest's own steps are counted from.
+    /// What the monitor saw.
     pub fn monitor(&mut self, name: &str, at_us: u64) {
-        if name == "guest-entered" {
-            self.guest_start = Some(HostMoment(at_us));
-        }
         self.push(name, Observer::Monitor, at_us);
     }
 
-    /// What the guest saw, by its own clock. Left out while it is unknown when the guest was entered.
+    /// Ties the guest's clock to the host's: at `moment` the guest's said `guest_us`. Notes when that clock started,
+    /// which is when the guest's kernel did.
+    pub fn tie_guest(&mut self, moment: HostMoment, guest_us: u64) {
+        let offset_us = moment.0.saturating_sub(guest_us);
+        self.guest_offset_us = Some(offset_us);
+        self.push("kernel-clock-start", Observer::Guest, offset_us);
+    }
+
+    /// What the guest saw, by its own clock. Left out before the clocks are tied.
     pub fn guest(&mut self, name: &str, guest_us: u64) {
-        if let Some(entered) = self.guest_start {
-            self.push(name, Observer::Guest, entered.0.saturating_add(guest_us));
+        if let Some(offset_us) = self.guest_offset_us {
+            self.push(name, Observer::Guest, offset_us.saturating_add(guest_us));
         }
     }
 
@@ -102,14 +108,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn guest_steps_are_placed_after_the_guest_was_entered_and_all_come_in_order() {
+    fn guest_steps_are_placed_by_the_moment_that_both_saw_and_all_come_in_order() {
         let mut timeline = Timeline::from(HostMoment(1000));
-        timeline.guest("dropped: not entered yet", 1);
+        timeline.guest("dropped: the clocks are not tied yet", 1);
         timeline.reached_at("ended", HostMoment(9000));
         timeline.monitor("guest-entered", 2000);
-        timeline.guest("agent-start", 500);
+        timeline.tie_guest(HostMoment(5000), 2500);
+        timeline.guest("agent-start", 2000);
         let steps: Vec<_> = timeline.steps().into_iter().map(|step| (step.name, step.at_us)).collect();
-        let expected = [("guest-entered", 1000), ("agent-start", 1500), ("ended", 8000)];
+        let expected =
+            [("guest-entered", 1000), ("kernel-clock-start", 1500), ("agent-start", 3500), ("ended", 8000)];
         assert_eq!(steps, expected.map(|(name, at_us)| (name.to_owned(), at_us)));
     }
 }

@@ -4,6 +4,10 @@
 //! supervisor's thread:  build ─▶ start ─▶ (pause ⇄ resume)* ─▶ stop
 //! processors' threads:           run guest ⇄ answer exits, wait at the gate while paused, or report the end
 //! ```
+//!
+//! There is no ACPI, so the guest has no way to power off that we would see: a kernel that halts leaves its processors
+//! waiting for ever. Whoever ends a guest from within resets it, by the `reboot` system call or, quicker, by writing
+//! [`layout::KEYBOARD_RESET`] to [`layout::KEYBOARD_COMMAND_PORT`].
 
 mod gate;
 mod processors;

@@ -63,6 +63,10 @@ pub(crate) struct Inode {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) mtime: Timestamp,
+    #[cfg_attr(
+        not(any(test, feature = "testing")),
+        expect(dead_code, reason = "only comparisons look at it")
+    )]
     pub(crate) links: u32,
     pub(crate) size: u64,
     /// `i_u`; the device number for devices.
@@ -80,6 +84,7 @@ impl Inode {
     }
 
     /// overlayfs's mark of a deleted name.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn is_whiteout(&self) -> bool {
         self.mode & S_IFMT == super::S_IFCHR && self.union == 0
     }
@@ -204,6 +209,7 @@ impl<R: ReadAt> ErofsReader<R> {
     }
 
     /// A symbolic link's target or another short content as a whole.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn content(&self, inode: &Inode, limit: u64) -> Result<Vec<u8>, ErofsReadError> {
         if inode.size > limit {
             return Err(ErofsReadError::Damaged("content is too long"));
@@ -214,6 +220,7 @@ impl<R: ReadAt> ErofsReader<R> {
     }
 
     /// A folder's names in order, with their inodes' numbers; without `.` and `..`.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn list(&self, inode: &Inode) -> Result<Vec<(Vec<u8>, u64)>, ErofsReadError> {
         let mut names = Vec::new();
         for index in 0..inode.size.div_ceil(BLOCK) {
