@@ -16,8 +16,10 @@ const ENTRY: u64 = 0x20_0000;
 const RESET: &[u8] = &[0xb0, 0xfe, 0xe6, 0x64];
 /// `jmp $`.
 const SPIN: &[u8] = &[0xeb, 0xfe];
-/// `lidt [rip + 1]; int3`, and an empty table: a triple fault.
-const TRIPLE_FAULT: &[u8] = &[0x0f, 0x01, 0x1d, 0x01, 0, 0, 0, 0xcc, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+/// `lidt [rip + 7]; mov eax, [0x7ffffff0]`, and an empty table: a page fault without anyone to handle it.
+const TRIPLE_FAULT: &[u8] = &[
+    0x0f, 0x01, 0x1d, 0x07, 0, 0, 0, 0x8b, 0x04, 0x25, 0xf0, 0xff, 0xff, 0x7f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+];
 
 /// Instructions that print to the serial port: `mov dx, 0x3f8`, and `mov al, …; out dx, al` for each byte.
 fn print(text: &str) -> Vec<u8> {

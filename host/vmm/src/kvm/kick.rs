@@ -1,10 +1,12 @@
 //! Getting a processor's thread out of the guest, from another thread.
 //!
 //! A signal's handler sets `immediate_exit` of the thread's own processor. If the signal comes while the guest runs, it
-//! ends the run; if it comes just before, the flag does: no kick is lost between looking at the gate and entering.
+//! ends the run; if it comes at any other time, the flag ends the next: no kick is lost from the moment on at which the
+//! processor was bound to its thread.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
+use std::marker::PhantomData;
 use std::os::unix::thread::JoinHandleExt;
 use std::thread::JoinHandle;
 
@@ -35,14 +37,14 @@ extern "C" fn handle(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
     }
 }
 
-/// While it lives, a kick reaches this thread's processor.
-pub(super) struct Arm;
+/// While it lives, a kick reaches this thread's processor. It stays on its thread.
+pub(super) struct Arm(PhantomData<*mut ()>);
 
 impl Arm {
     /// `run` is the mapped structure of a processor that outlives this.
     pub(super) fn new(run: *mut kvm_run) -> Arm {
         OWN_RUN.set(run);
-        Arm
+        Arm(PhantomData)
     }
 }
 
@@ -65,7 +67,7 @@ impl Kicker {
         Kicker { thread }
     }
 
-    /// Makes [`super::Vcpu::run`] return [`super::Exit::Kicked`] soon, now or when it is called next.
+    /// Makes [`super::BoundVcpu::run`] return [`super::Exit::Kicked`] soon, now or when it is called next.
     pub fn kick(&self) {
         // SAFETY: the thread was not joined or detached, so its handle is valid even if it has ended; the signal has
         // a handler, which touches nothing but a thread-local and its own processor's flag.

@@ -1,7 +1,7 @@
 //! Every KVM ioctl: the virtual machine with its interrupt controllers, and its processors.
 //!
 //! Nothing else in the crate knows of /dev/kvm. `machine` calls in this order: [`Vm::create`], memory, devices'
-//! registers and events, [`Vm::create_vcpu`] for each processor, and at last [`Vcpu::run`] on a thread each.
+//! registers and events, [`Vm::create_vcpu`] for each processor, and at last [`BoundVcpu::run`] on a thread each.
 #![allow(unsafe_code)]
 
 mod cpuid;
@@ -17,7 +17,7 @@ use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
 use vmm_sys_util::eventfd::EventFd;
 
 pub use kick::{Kicker, install as install_kick};
-pub use vcpu::{Exit, Ports, Vcpu};
+pub use vcpu::{BoundVcpu, Exit, Ports, Vcpu};
 
 use crate::layout;
 
@@ -106,7 +106,7 @@ impl Vm {
         Ok(())
     }
 
-    /// Lets the guest read a device's registers without an exit; its writes still come out of [`Vcpu::run`].
+    /// Lets the guest read a device's registers without an exit; its writes still come out of [`BoundVcpu::run`].
     ///
     /// # Errors
     ///

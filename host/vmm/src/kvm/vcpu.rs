@@ -31,8 +31,16 @@ pub enum Exit {
     },
 }
 
-/// One processor.
+/// One processor, on its way to the thread that runs it.
 pub struct Vcpu {
+    fd: VcpuFd,
+}
+
+/// A processor that runs on this thread. From now on every kick of the thread takes effect: in the run that is under
+/// way, or else in the next.
+pub struct BoundVcpu {
+    /// Dropped first: it points into the other.
+    _arm: Arm,
     fd: VcpuFd,
 }
 
@@ -48,9 +56,17 @@ impl Vcpu {
         Vcpu { fd }
     }
 
-    /// Runs the guest on this thread until something ends it; may be called again after [`Exit::Kicked`].
+    /// Binds it to this thread, which runs no other at the same time. A kick of before is lost: who looks for a reason
+    /// not to run does so after this.
+    #[must_use]
+    pub fn bind(mut self) -> BoundVcpu {
+        BoundVcpu { _arm: Arm::new(self.fd.get_kvm_run()), fd: self.fd }
+    }
+}
+
+impl BoundVcpu {
+    /// Runs the guest until something ends it; may be called again after [`Exit::Kicked`].
     pub fn run(&mut self, ports: &impl Ports) -> Exit {
-        let _arm = Arm::new(self.fd.get_kvm_run());
         loop {
             match self.turn(ports) {
                 Turn::Again => {}

@@ -85,7 +85,10 @@ impl Processors {
 }
 
 impl Shared {
-    fn run(&self, mut vcpu: Vcpu, boots: bool) {
+    fn run(&self, vcpu: Vcpu, boots: bool) {
+        let mut vcpu = vcpu.bind();
+        // The machine may have been paused, and this thread kicked, before a kick could reach the processor.
+        self.gate.pass();
         if boots {
             self.observer.reached(milestone::GUEST_ENTERED);
         }

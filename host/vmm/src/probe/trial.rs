@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::{API_VERSION, UnusableReason};
-use crate::kvm::{Exit, Kicker, KvmError, Ports, Vcpu, Vm, install_kick};
+use crate::kvm::{BoundVcpu, Exit, Kicker, KvmError, Ports, Vm, install_kick};
 use crate::{boot, layout};
 
 /// How often the loop goes round.
@@ -54,14 +54,14 @@ fn run_guest() -> Result<Duration, UnusableReason> {
     memory.write_slice(&code(), GuestAddress(CODE)).map_err(|error| internal(&error))?;
     let mut vm = Vm::create().map_err(reason)?;
     vm.map_memory(&memory).map_err(reason)?;
-    let mut vcpu = vm.create_vcpu(0, 1, CODE).map_err(reason)?;
+    let mut vcpu = vm.create_vcpu(0, 1, CODE).map_err(reason)?.bind();
     // The first entry maps memory, and costs more than the loop where that is emulated.
     run_to_mark(&mut vcpu)?;
     run_to_mark(&mut vcpu)
 }
 
 /// How long the guest ran until it wrote to its port.
-fn run_to_mark(vcpu: &mut Vcpu) -> Result<Duration, UnusableReason> {
+fn run_to_mark(vcpu: &mut BoundVcpu) -> Result<Duration, UnusableReason> {
     let before = Instant::now();
     match vcpu.run(&Marks) {
         Exit::Reset => Ok(before.elapsed()),
