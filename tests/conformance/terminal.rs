@@ -25,17 +25,17 @@ fn ctrl_c_interrupts_the_program_and_not_the_container() {
     let mut terminal = TerminalCall::start(command, 24, 80);
     // What is typed before the shell reads is echoed as well, and lost to ctrl-c.
     terminal.await_screen("/ # ");
-    // Once cat has given a line back it is the terminal's foreground program; the terminal's own echo comes first.
-    terminal.type_in("cat\n");
-    terminal.await_screen("cat\r\n");
+    // Once it has answered it is the terminal's foreground program.
+    terminal.type_in("sh -c 'read word; echo got-$word; exec sleep 1000'\n");
+    terminal.await_screen("1000'\r\n");
     terminal.type_in("line\n");
-    terminal.await_screen("line\r\n");
-    terminal.await_screen("line\r\n");
+    terminal.await_screen("got-line\r\n");
     terminal.type_in("\u{3}");
     terminal.type_in("echo code $?\n");
     terminal.await_screen("code 130");
     terminal.type_in("\u{4}");
-    assert_eq!(terminal.finish(), 130);
+    // The shell's last command was the echo.
+    assert_eq!(terminal.finish(), 0);
 }
 
 #[test]
@@ -54,4 +54,13 @@ fn it_without_a_terminal_is_refused() {
         .finish()
         .expect_code(1)
         .expect_stderr("the input device is not a TTY");
+}
+
+#[test]
+fn a_terminal_that_is_gone_ends_the_run() {
+    let command = host().run(&["-it", "--name", "hung-up"], &["busybox", "sh"]).into_command();
+    let mut terminal = TerminalCall::start(command, 24, 80);
+    terminal.await_screen("/ # ");
+    assert_eq!(terminal.hang_up(), 129);
+    host().run(&["--name", "hung-up"], &["busybox", "true"]).finish().expect_code(0);
 }

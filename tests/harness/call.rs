@@ -175,10 +175,21 @@ impl Running {
         let stdout: Vec<u8> = self.stdout.iter().flatten().collect();
         let stderr: Vec<u8> = self.stderr.iter().flatten().collect();
         let stderr = String::from_utf8_lossy(&stderr).into_owned();
-        let finished = |status| Finished { status, stdout, stderr, description: self.description };
+        let description = std::mem::take(&mut self.description);
+        let finished = |status| Finished { status, stdout, stderr, description };
         match status {
             Some(status) => finished(status),
             None => panic!("no end within {TIMEOUT:?}: {}", finished(ExitStatus::default()).story()),
+        }
+    }
+}
+
+/// A test that failed leaves no machine behind.
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
         }
     }
 }

@@ -9,6 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::pty::openpty;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use rustix::termios::{Winsize, tcsetwinsize};
 
 /// After this a call hangs.
@@ -60,6 +62,10 @@ impl TerminalCall {
         TerminalCall { child: child.expect("setsid"), controller, pieces, screen: String::new() }
     }
 
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a process's number"))
+    }
+
     /// Types.
     ///
     /// # Panics
@@ -96,6 +102,18 @@ impl TerminalCall {
         self.screen.drain(..end);
     }
 
+    /// Takes the terminal away, as closing its window does; then as [`Self::finish`].
+    ///
+    /// # Panics
+    ///
+    /// When the call does not end in time.
+    pub fn hang_up(mut self) -> i32 {
+        // The thread that reads holds the controlling side, too: the signal is given instead of the closing. setsid
+        // becomes capsid, since it leads no process group.
+        kill(self.pid(), Signal::SIGHUP).expect("a signal");
+        self.finish()
+    }
+
     /// Waits for the end, and gives the exit code.
     ///
     /// # Panics
@@ -111,6 +129,16 @@ impl TerminalCall {
                 .extend(self.pieces.try_iter().map(|piece| String::from_utf8_lossy(&piece).into_owned()));
             assert!(Instant::now() < deadline, "no end within {TIMEOUT:?}; the screen:\n{}", self.screen);
             thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// A test that failed leaves no machine behind.
+impl Drop for TerminalCall {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill(self.pid(), Signal::SIGKILL);
+            let _ = self.child.wait();
         }
     }
 }

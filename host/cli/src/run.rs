@@ -34,6 +34,8 @@ use crate::units;
 const MACHINE_VANISHED: u8 = 137;
 /// The exit code when nobody reads the output any more: as after SIGPIPE.
 const OUTPUT_CLOSED: u8 = 141;
+/// SIGHUP (signal(7)).
+const HANG_UP: i32 = 1;
 /// What a signal's number is added to.
 const SIGNALLED: i32 = 128;
 
@@ -362,6 +364,8 @@ fn signal_code(signal: i32) -> u8 {
 /// The container's output, in one stream or two.
 struct Streams {
     outputs: Vec<OutputCopy>,
+    /// Whether they are a terminal.
+    terminal: bool,
     _raw: Option<RawMode>,
 }
 
@@ -377,7 +381,11 @@ async fn run_process(
     let started = started.map_err(|error| Failure::of_sandbox(&error))?;
     timeline.guest("process-started", started.at_us);
     let report = await_exit(sandbox, &mut streams, arrivals, sig_proxy).await?;
-    let Ended::Exited(report) = report else { return Ok(OUTPUT_CLOSED) };
+    let report = match report {
+        Ended::Exited(report) => report,
+        Ended::OutputClosed => return Ok(OUTPUT_CLOSED),
+        Ended::HungUp => return Ok(signal_code(HANG_UP)),
+    };
     timeline.guest("process-exited", report.at_us);
     for output in &mut streams.outputs {
         let drained = output.drained().await;
@@ -407,20 +415,26 @@ async fn open_streams(sandbox: &Sandbox, spec: &ContainerSpec) -> Result<Streams
         } else {
             None
         };
-        return Ok(Streams { outputs: vec![copy_output(stream, stdout()).map_err(local)?], _raw: raw });
+        return Ok(Streams {
+            outputs: vec![copy_output(stream, stdout()).map_err(local)?],
+            terminal: true,
+            _raw: raw,
+        });
     }
     if spec.process.stdin {
         copy_input(connect(StreamKind::Stdin).await?, true).map_err(local)?;
     }
     let output = copy_output(connect(StreamKind::Stdout).await?, stdout()).map_err(local)?;
     let errors = copy_output(connect(StreamKind::Stderr).await?, stderr()).map_err(local)?;
-    Ok(Streams { outputs: vec![output, errors], _raw: None })
+    Ok(Streams { outputs: vec![output, errors], terminal: false, _raw: None })
 }
 
 /// What ended a run.
 enum Ended {
     Exited(ExitReport),
     OutputClosed,
+    /// The terminal is gone, and nobody can attach to the container again.
+    HungUp,
 }
 
 /// Forwards signals and sizes until the process ends.
@@ -446,6 +460,7 @@ async fn await_exit(
                 Err(error) => Err(Failure::of_sandbox(&error)),
             },
             arrived = arrivals.recv() => match arrived {
+                Some(Arrived::Signal(HANG_UP)) if streams.terminal => return Ok(Ended::HungUp),
                 // A process that has just ended, or a terminal that is gone, is no failure of the run.
                 Some(Arrived::Signal(signal)) if sig_proxy => drop(agent.signal(ProcessId::INIT, signal).await),
                 Some(Arrived::WindowChanged) => drop(agent.resize(ProcessId::INIT, terminal::size()).await),
