@@ -107,7 +107,7 @@ impl TerminalCall {
     /// # Panics
     ///
     /// When the call does not end in time.
-    pub fn hang_up(mut self) -> i32 {
+    pub fn hang_up(self) -> i32 {
         // The thread that reads holds the controlling side, too: the signal is given instead of the closing. setsid
         // becomes capsid, since it leads no process group.
         kill(self.pid(), Signal::SIGHUP).expect("a signal");
