@@ -3,10 +3,11 @@
 //! Works in the agent's own mount namespace, below the folders that [`crate::boot`] laid out. Nothing of a
 //! container runs yet.
 
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
 use capsid_protocol::WritableLayer;
-use rustix::fs::{CWD, Mode};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
@@ -25,6 +26,9 @@ const LAYERS: &str = "/layers";
 /// Most layers: overlayfs takes 500 (`OVL_MAX_STACK`), the monitor composes 240.
 pub(crate) const MAX_LAYERS: u32 = 256;
 
+/// The kernel's own limits on an attribute's value and on the list of names (XATTR_SIZE_MAX, XATTR_LIST_MAX).
+const MAX_ATTRIBUTE_BYTES: usize = 65_536;
+
 /// Serial numbers that the monitor gives the disks.
 const LAYERS_SERIAL: &str = "layers";
 const WRITABLE_SERIAL: &str = "writable";
@@ -36,7 +40,10 @@ const WRITABLE_SERIAL: &str = "writable";
 /// The step that the kernel refused; what is mounted by then stays.
 pub(crate) fn stack(layers: u32, writable: WritableLayer) -> Result<(), StepError> {
     mount_layers(layers)?;
-    mount_writable(writable)?;
+    if mount_writable(writable)? == Upper::New {
+        copy_attributes(&layer_folder(layers), &format!("{WRITABLE}/upper"))
+            .step(|| "failed to give the root the image's attributes".to_owned())?;
+    }
     let root = create_overlay(layers)?;
     move_mount(&root, "", CWD, ROOT, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .step(|| "failed to attach the root".to_owned())?;
@@ -55,7 +62,7 @@ fn layer_folder(layer: u32) -> String {
 fn mount_layers(layers: u32) -> Result<(), StepError> {
     if layers == 0 {
         // overlayfs needs something below; an image without layers is empty.
-        return make_folder(&layer_folder(0));
+        return make_folder(&layer_folder(0)).map(drop);
     }
     let disk = find_disk(LAYERS_SERIAL, "vda");
     for layer in 1..=layers {
@@ -66,7 +73,14 @@ fn mount_layers(layers: u32) -> Result<(), StepError> {
     Ok(())
 }
 
-fn mount_writable(writable: WritableLayer) -> Result<(), StepError> {
+/// Whether the writable layer has been a container's before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Upper {
+    New,
+    Used,
+}
+
+fn mount_writable(writable: WritableLayer) -> Result<Upper, StepError> {
     match writable {
         WritableLayer::Disk => {
             let disk = find_disk(WRITABLE_SERIAL, "vdb");
@@ -79,15 +93,51 @@ fn mount_writable(writable: WritableLayer) -> Result<(), StepError> {
             mount_new("tmpfs", WRITABLE, MountFlags::empty(), &format!("size={bytes},mode=755"))?;
         }
     }
-    make_folder(&format!("{WRITABLE}/upper"))?;
-    make_folder(&format!("{WRITABLE}/work"))
+    let upper = make_folder(&format!("{WRITABLE}/upper"))?;
+    make_folder(&format!("{WRITABLE}/work"))?;
+    Ok(upper)
 }
 
-fn make_folder(path: &str) -> Result<(), StepError> {
+fn make_folder(path: &str) -> Result<Upper, StepError> {
     match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Ok(()) => Ok(Upper::New),
+        Err(Errno::EXIST) => Ok(Upper::Used),
         Err(error) => Err(StepError::new(format!("failed to make {path}"), error)),
     }
+}
+
+/// A stacked folder shows what the uppermost of its folders is like, and for the root that is the writable layer's
+/// own: owner, mode, extended attributes and times come from the image's uppermost root. Times last, since the others
+/// change them.
+fn copy_attributes(from: &str, to: &str) -> std::io::Result<()> {
+    let found = rustix::fs::stat(from)?;
+    let (user, group) = (Uid::from_raw(found.st_uid), Gid::from_raw(found.st_gid));
+    rustix::fs::chownat(CWD, to, Some(user), Some(group), AtFlags::empty())?;
+    rustix::fs::chmod(to, Mode::from_raw_mode(found.st_mode))?;
+    for name in attribute_names(from)? {
+        // overlayfs's own marks say how the image's layers are stacked, not what the root is like.
+        if !name.as_bytes().starts_with(b"trusted.overlay.") {
+            let mut value = vec![0; MAX_ATTRIBUTE_BYTES];
+            let length = rustix::fs::getxattr(from, name.as_c_str(), value.as_mut_slice())?;
+            rustix::fs::setxattr(to, name.as_c_str(), &value[..length], XattrFlags::empty())?;
+        }
+    }
+    let time = |seconds: i64, nanoseconds: u64| Timespec {
+        tv_sec: seconds,
+        tv_nsec: i64::try_from(nanoseconds).unwrap_or_default(),
+    };
+    let times = Timestamps {
+        last_access: time(found.st_atime, found.st_atime_nsec),
+        last_modification: time(found.st_mtime, found.st_mtime_nsec),
+    };
+    Ok(rustix::fs::utimensat(CWD, to, &times, AtFlags::empty())?)
+}
+
+fn attribute_names(path: &str) -> std::io::Result<Vec<CString>> {
+    let mut names = vec![0; MAX_ATTRIBUTE_BYTES];
+    let length = rustix::fs::listxattr(path, names.as_mut_slice())?;
+    let names = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    names.map(|name| CString::new(name).map_err(std::io::Error::from)).collect()
 }
 
 /// The option string of mount(2) ends at one page, which 127 layers exceed: the new interface takes them one by one.
@@ -139,4 +189,30 @@ fn find_disk(serial: &str, usual: &'static str) -> &'static str {
     let usual_first = [usual].into_iter().chain(NAMES.into_iter().filter(|name| *name != usual));
     let names: Vec<&'static str> = usual_first.collect();
     names.iter().find(has_serial).copied().unwrap_or(usual)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use super::*;
+
+    #[test]
+    fn a_folder_takes_mode_attributes_and_times_of_another() {
+        // Not /tmp, which may be a file system without user attributes.
+        let place = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let (from, to) = (place.path().join("from"), place.path().join("to"));
+        std::fs::create_dir(&from).unwrap();
+        std::fs::create_dir(&to).unwrap();
+        std::fs::set_permissions(&from, std::fs::Permissions::from_mode(0o1751)).unwrap();
+        rustix::fs::setxattr(&from, "user.note", b"kept", XattrFlags::empty()).unwrap();
+        let then = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 5);
+        std::fs::File::open(&from).unwrap().set_modified(then).unwrap();
+        copy_attributes(from.to_str().unwrap(), to.to_str().unwrap()).unwrap();
+        let metadata = to.metadata().unwrap();
+        assert_eq!((metadata.mode() & 0o7777, metadata.modified().unwrap()), (0o1751, then));
+        let mut value = [0; 8];
+        let length = rustix::fs::getxattr(&to, "user.note", &mut value).unwrap();
+        assert_eq!(&value[..length], b"kept");
+    }
 }

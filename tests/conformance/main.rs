@@ -4,6 +4,7 @@
 
 mod failures;
 mod filesystem;
+mod layers;
 mod life;
 mod limits;
 mod process;

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-pub use awkward::{awkward_image, awkward_image_packed};
+pub use awkward::{awkward_image, awkward_image_packed, awkward_image_with};
 pub use compose::{Composed, compose, convert};
 use flate2::Compression;
 use flate2::write::GzEncoder;

@@ -1,5 +1,5 @@
 //! The emulated engine with a real guest: needs QEMU, a guest kernel in target/guest, and a C compiler for the guest's
-//! init. Skipped with a reason where one is missing; `CAPSID_REQUIRE_ALL` turns that into a failure.
+//! init. Skipped with a reason where one is missing; `CAPSID_REQUIRE=all` turns that into a failure.
 
 mod guest;
 

@@ -26,15 +26,36 @@ pub fn awkward_image(dir: &Path, layers: usize, big_sparse: bool) -> PathBuf {
 
 /// The same with layers stored in the ways of `packings`, in turn; umoci, for one, cannot read zstd.
 pub fn awkward_image_packed(dir: &Path, layers: usize, big_sparse: bool, packings: &[Packing]) -> PathBuf {
+    awkward_image_with(dir, layers, big_sparse, packings, &[])
+}
+
+/// The same with further entries in the bottom layer, such as a program to look at the rest with.
+pub fn awkward_image_with(
+    dir: &Path,
+    layers: usize,
+    big_sparse: bool,
+    packings: &[Packing],
+    further: &[TestEntry],
+) -> PathBuf {
     let path = dir.join("awkward.tar");
-    write(&path, layers, big_sparse, packings).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    write(&path, layers, big_sparse, packings, further)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     path
 }
 
-fn write(path: &Path, layers: usize, big_sparse: bool, packings: &[Packing]) -> std::io::Result<()> {
+fn write(
+    path: &Path,
+    layers: usize,
+    big_sparse: bool,
+    packings: &[Packing],
+    further: &[TestEntry],
+) -> std::io::Result<()> {
     let mut archive = ArchiveWriter::create(path)?;
     for number in 0..layers.max(1) {
         let mut entries = if number == 0 { bottom() } else { upper(number) };
+        if number == 0 {
+            entries.extend(further.iter().cloned());
+        }
         if number == 0 && big_sparse {
             let extents = [(4096, vec![1; 100]), (512 << 20, vec![2; 70_000]), ((1 << 30) - 7, vec![3; 7])];
             entries.push(entry(b'0', "files/sparse-1g").sparse(1 << 30, &extents));

@@ -131,16 +131,23 @@ static void *answer(void *argument)
 	return NULL;
 }
 
-static void *listen_on(void *argument)
+static int listeners[sizeof services / sizeof *services];
+
+static void listen_on(size_t service)
+{
+	struct sockaddr_vm address;
+	listeners[service] = vsock(VMADDR_CID_ANY, services[service].port, &address);
+	if (bind(listeners[service], (void *)&address, sizeof address) || listen(listeners[service], 1024))
+		perror("listen");
+}
+
+static void *accept_on(void *argument)
 {
 	size_t service = (size_t)argument;
-	struct sockaddr_vm address;
-	int listener = vsock(VMADDR_CID_ANY, services[service].port, &address);
+	int listener = listeners[service];
 	pthread_attr_t small;
 	pthread_attr_init(&small);
 	pthread_attr_setstacksize(&small, 65536);
-	if (bind(listener, (void *)&address, sizeof address) || listen(listener, 1024))
-		perror("listen");
 	for (;;) {
 		struct call *call = malloc(sizeof *call);
 		pthread_t thread;
@@ -211,9 +218,12 @@ int main(void)
 	if (strstr(parameters, "t=spin") && fork() == 0)
 		for (;;)
 			;
+	/* "serving" is what a test waits for before it dials: every port must be listened on by then. */
+	for (size_t i = 0; i < sizeof services / sizeof *services; i++)
+		listen_on(i);
 	for (size_t i = 1; i < sizeof services / sizeof *services; i++)
-		pthread_create(&thread, NULL, listen_on, (void *)i);
+		pthread_create(&thread, NULL, accept_on, (void *)i);
 	printf("serving\n");
 	fflush(stdout);
-	listen_on((void *)0);
+	accept_on((void *)0);
 }
