@@ -19,7 +19,7 @@ use crate::layout;
 /// Of the host and the guest: x86-64 knows no other.
 pub const PAGE: u64 = 4096;
 /// Of the host's page tables and the guest's, one level up.
-const LARGE_PAGE: u64 = 2 << 20;
+pub const LARGE_PAGE: u64 = 2 << 20;
 
 /// Most pieces of memory that one system call moves (`UIO_MAXIOV`).
 pub const MAX_PIECES: usize = 1024;
@@ -95,15 +95,27 @@ pub fn load(
     read_exact_at(file, &target, offset).map_err(|source| MemoryError::Load { what, source })
 }
 
-/// Asks the host for large pages between two addresses: what lies there is used throughout, and each page of 4 KiB
-/// would be a fault of its own. A host that has none is no worse off.
-pub fn prefer_large_pages(memory: &GuestMemoryMmap, range: std::ops::Range<u64>) {
-    let start = range.start / LARGE_PAGE * LARGE_PAGE;
-    let length = range.end.next_multiple_of(LARGE_PAGE).min(low_end(memory)).saturating_sub(start);
+/// The size of pages that the host is to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageSize {
+    /// [`LARGE_PAGE`]: what lies there is used throughout, and each page of 4 KiB would be a fault of its own.
+    Large,
+    /// 4 KiB: hardly anything lies there, and a large page would take memory for nothing.
+    Small,
+}
+
+/// Asks the host for pages of one size for the large page at `start`, a multiple of [`LARGE_PAGE`]. A host that does
+/// not do as asked is no worse off.
+pub fn prefer_pages(memory: &GuestMemoryMmap, start: u64, size: PageSize) {
+    let length = LARGE_PAGE.min(low_end(memory).saturating_sub(start));
     let Ok(slice) = memory.get_slice(GuestAddress(start), to_usize(length)) else { return };
+    let advice = match size {
+        PageSize::Large => Advice::LinuxHugepage,
+        PageSize::Small => Advice::LinuxNoHugepage,
+    };
     let guard = slice.ptr_guard_mut();
     // SAFETY: the range is guest memory, mapped as long as `memory`; advice changes no content.
-    let _ = unsafe { rustix::mm::madvise(guard.as_ptr().cast(), guard.len(), Advice::LinuxHugepage) };
+    let _ = unsafe { rustix::mm::madvise(guard.as_ptr().cast(), guard.len(), advice) };
 }
 
 /// Writes plain bytes at `address`.

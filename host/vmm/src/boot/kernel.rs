@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use vm_memory::GuestMemoryMmap;
 
 use crate::layout;
-use crate::memory::{self, MemoryError};
+use crate::memory::{self, LARGE_PAGE, MemoryError, PageSize};
 
 /// Program headers that are read; a kernel has five.
 const MAX_SEGMENTS: u16 = 64;
@@ -68,7 +68,10 @@ pub(super) fn load(memory: &GuestMemoryMmap, file: &File) -> Result<Kernel, Kern
         end = end.max(segment.check(memory)?);
     }
     let start = segments.iter().map(|segment| segment.address).min().unwrap_or(0);
-    memory::prefer_large_pages(memory, start..end);
+    let first = start / LARGE_PAGE * LARGE_PAGE;
+    for large_page in (first..end).step_by(memory::to_usize(LARGE_PAGE)) {
+        memory::prefer_pages(memory, large_page, page_size(&segments, large_page));
+    }
     for segment in &segments {
         memory::load(memory, segment.address, (file, segment.offset, segment.in_file), "the kernel")?;
     }
@@ -78,7 +81,21 @@ pub(super) fn load(memory: &GuestMemoryMmap, file: &File) -> Result<Kernel, Kern
     Ok(Kernel { entry, end })
 }
 
+/// Large pages where the kernel is; small ones where it leaves a gap, such as between what page-table isolation
+/// keeps apart.
+fn page_size(segments: &[Segment], large_page: u64) -> PageSize {
+    let filled: u64 =
+        segments.iter().map(|segment| segment.bytes_in(large_page..large_page + LARGE_PAGE)).sum();
+    if filled >= LARGE_PAGE / 4 { PageSize::Large } else { PageSize::Small }
+}
+
 impl Segment {
+    /// How much of it lies in a range.
+    fn bytes_in(&self, range: std::ops::Range<u64>) -> u64 {
+        let end = self.address.saturating_add(self.in_memory);
+        end.min(range.end).saturating_sub(self.address.max(range.start))
+    }
+
     /// Where it ends.
     fn check(&self, memory: &GuestMemoryMmap) -> Result<u64, KernelError> {
         let end = self.address.checked_add(self.in_memory);
@@ -167,6 +184,14 @@ mod tests {
         let (kernel, text) = load_bytes(&image(0x20_0000, 100, 10_000, 0x20_0010)).unwrap();
         assert_eq!(kernel, Kernel { entry: 0x20_0010, end: 0x20_0000 + 10_000 });
         assert_eq!(&text, b"the text");
+    }
+
+    #[test]
+    fn gaps_of_the_kernel_get_small_pages() {
+        let segment = |address, in_memory| Segment { address, offset: 0, in_file: 0, in_memory };
+        let segments = [segment(LARGE_PAGE * 8, LARGE_PAGE + 4096), segment(LARGE_PAGE * 10 - 8, LARGE_PAGE)];
+        let sizes: Vec<_> = (8..11).map(|page| page_size(&segments, page * LARGE_PAGE)).collect();
+        assert_eq!(sizes, [PageSize::Large, PageSize::Small, PageSize::Large]);
     }
 
     #[test]
