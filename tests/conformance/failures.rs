@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use capsid_tests::host;
+use capsid_image::testing::{ArchiveWriter, Packing, TarWriter, TestEntry, entry};
+use capsid_tests::{Finished, host};
 
 #[test]
 fn a_missing_image_exits_125_and_is_named() {
@@ -30,6 +31,52 @@ fn a_file_that_is_no_image_is_refused_and_leaves_nothing() {
         .expect_stderr("/no/such/file");
     host().call().arg("load").stdin("").finish().expect_code(1);
     assert_eq!(host().call().args(["images", "-q"]).finish().stdout_text(), before);
+}
+
+/// Loads an image of one layer into a store of its own; the result and every file that is left in the store.
+fn load_layer(entries: &[TestEntry], options: &[&str]) -> (Finished, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = folder.path().join("hostile.tar");
+    let mut tar = TarWriter::new(Vec::new());
+    entries.iter().for_each(|entry| tar.push(entry).unwrap());
+    let mut writer = ArchiveWriter::create(&archive).unwrap();
+    writer.layer(&tar.finish().unwrap(), Packing::Gzip).unwrap();
+    writer.finish("hostile:latest").unwrap();
+    let state = folder.path().join("state");
+    let call = host().call().env("CAPSID_STATE_DIR", &state).args(["load", "-i"]).arg(&archive).args(options);
+    let loaded = call.finish();
+    let left = Command::new("find").arg(&state).args(["-type", "f", "-size", "+0"]).output().unwrap();
+    let left = String::from_utf8_lossy(&left.stdout).lines().map(str::to_owned).collect();
+    (loaded, left)
+}
+
+#[test]
+fn hostile_layers_are_refused_by_the_entrys_name_and_leave_nothing() {
+    let file = |path: &str| entry(b'0', path).content("x");
+    let cases: Vec<(Vec<TestEntry>, &str)> = vec![
+        (vec![file("a/../../evil")], "a/../../evil"),
+        (vec![file("../evil")], "../evil"),
+        (vec![entry(b'1', "hard").link("../../etc/shadow")], "hard"),
+        (vec![entry(b'1', "later").link("not-there")], "later"),
+        (vec![entry(b'2', "out").link("/etc"), file("out/passwd")], "out/passwd"),
+        (vec![file(&"n".repeat(256))], "nnnn"),
+        (vec![file(&"deep/".repeat(2000))], "deep/deep"),
+        (vec![file("one"), file("two"), file("three")], "three"),
+    ];
+    for (index, (entries, name)) in cases.iter().enumerate() {
+        let (loaded, left) = load_layer(entries, &["--limit", "max-entries=2"]);
+        let said = loaded.expect_code(1).expect_stderr(name);
+        assert_eq!(left, Vec::<String>::new(), "case {index}: {}", said.story());
+    }
+}
+
+#[test]
+fn more_entries_than_the_limit_are_refused_unless_it_is_raised() {
+    let many: Vec<TestEntry> = (0..600_000).map(|index| entry(b'0', format!("f{index}"))).collect();
+    let (refused, left) = load_layer(&many, &[]);
+    refused.expect_code(1).expect_stderr("limit max-entries");
+    assert_eq!(left, Vec::<String>::new());
+    load_layer(&many, &["--limit", "max-entries=1000000"]).0.expect_code(0);
 }
 
 #[test]

@@ -19,6 +19,9 @@ pub(crate) struct LoadArguments {
     /// Print nothing but the images' names
     #[arg(short, long)]
     quiet: bool,
+    /// Raise or lower a limit on what an image may cost, by the name that a refusal gives
+    #[arg(long, value_name = "NAME=VALUE")]
+    limit: Vec<String>,
 }
 
 /// Shows how far each layer is, on a terminal.
@@ -61,7 +64,12 @@ pub(crate) fn load(arguments: LoadArguments, state: &State) -> Result<u8, Failur
         None => LoadSource::Stream(Box::new(io::stdin())),
     };
     let bar = Bar { shown: !arguments.quiet && io::stderr().is_terminal() };
-    let loaded = state.images()?.load(source, &Limits::default(), &bar)?;
+    let mut limits = Limits::default();
+    for limit in &arguments.limit {
+        let (name, value) = limit.split_once('=').unwrap_or((limit, ""));
+        limits.set(name, value)?;
+    }
+    let loaded = state.images()?.load(source, &limits, &bar)?;
     for image in loaded {
         if image.references.is_empty() {
             println!("Loaded image ID: {}", image.id);

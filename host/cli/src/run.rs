@@ -4,31 +4,32 @@
 //!  options ─▶ image ─▶ spec ─▶ container record ─▶ writable layer ─▶ machine ─▶ streams ─▶ process ─▶ exit code
 //! ```
 
+mod arguments;
+
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
 
 use capsid_image::{Hold, Image};
-use capsid_protocol::{ExitReport, ProcessId, Rlimit, StreamKind, TmpfsMount};
+use capsid_protocol::{ExitReport, ProcessId, StreamKind};
 use capsid_runtime::artifacts::Artifacts;
-use capsid_runtime::container::{ContainerName, ContainerState};
+use capsid_runtime::container::ContainerState;
 use capsid_runtime::engine::{ChosenEngine, EngineChoice, choose_engine};
 use capsid_runtime::sandbox::{Sandbox, SandboxError, SandboxParts, describe, engine_name};
 use capsid_runtime::spec::{ContainerSpec, RunOptions};
 use capsid_runtime::store::{ContainerStore, HeldContainer, unix_now};
 use capsid_runtime::timeline::{HostMoment, Timeline};
 use capsid_runtime::writable::{clone_template, clone_template_unnamed};
-use clap::{Args, ValueEnum};
 use rustix::stdio::{stderr, stdout};
 use tokio::sync::mpsc;
 
+pub(crate) use self::arguments::RunArguments;
+use self::arguments::{EngineName, options};
 use crate::failure::Failure;
 use crate::signals::{self, Arrived};
 use crate::state::State;
 use crate::stdio::{OutputCopy, copy_input, copy_output};
 use crate::terminal::{self, RawMode};
 use crate::timings;
-use crate::units;
 
 /// The exit code of a container whose machine vanished under it: as after SIGKILL.
 const MACHINE_VANISHED: u8 = 137;
@@ -38,110 +39,6 @@ const OUTPUT_CLOSED: u8 = 141;
 const HANG_UP: i32 = 1;
 /// What a signal's number is added to.
 const SIGNALLED: i32 = 128;
-
-/// Flags and words of `run`.
-#[derive(Debug, Args)]
-#[command(disable_help_flag = true)]
-pub(crate) struct RunArguments {
-    /// Remove the container and its writable layer when it ends
-    #[arg(long)]
-    rm: bool,
-    /// Keep standard input open
-    #[arg(short, long)]
-    interactive: bool,
-    /// Give the process a terminal
-    #[arg(short, long)]
-    tty: bool,
-    /// Set an environment variable: NAME=value, or NAME for this shell's value
-    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = units::environment_setting)]
-    env: Vec<String>,
-    /// Read environment variables from a file
-    #[arg(long, value_name = "FILE")]
-    env_file: Vec<PathBuf>,
-    /// Working folder in the container
-    #[arg(short, long, value_name = "DIR")]
-    workdir: Option<String>,
-    /// User and group, by name or number
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    user: Option<String>,
-    /// Further groups
-    #[arg(long, value_name = "GROUP")]
-    group_add: Vec<String>,
-    /// Replace the image's entrypoint
-    #[arg(long, value_name = "PROGRAM")]
-    entrypoint: Option<String>,
-    /// Host name
-    #[arg(short, long)]
-    hostname: Option<String>,
-    /// Add a line to /etc/hosts
-    #[arg(long, value_name = "NAME:ADDRESS", value_parser = units::parse_host)]
-    add_host: Vec<(String, String)>,
-    /// Name of the container
-    #[arg(long)]
-    name: Option<ContainerName>,
-    /// Memory limit in bytes, or with a suffix: k, m, g
-    #[arg(short, long, value_name = "BYTES", value_parser = units::parse_bytes)]
-    memory: Option<u64>,
-    /// Number of processors
-    #[arg(long, value_name = "NUMBER")]
-    cpus: Option<f64>,
-    /// Limit on processes and threads; -1 for none
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
-    pids_limit: Option<i64>,
-    /// Mount the root file system read-only
-    #[arg(long)]
-    read_only: bool,
-    /// Mount a tmpfs
-    #[arg(long, value_name = "PATH[:OPTIONS]", value_parser = units::parse_tmpfs)]
-    tmpfs: Vec<TmpfsMount>,
-    /// Size of /dev/shm
-    #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
-    shm_size: Option<u64>,
-    /// Put an init in front of the process that forwards signals and reaps
-    #[arg(long)]
-    init: bool,
-    /// Set a resource limit
-    #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = units::parse_ulimit)]
-    ulimit: Vec<Rlimit>,
-    /// Add a capability, or ALL
-    #[arg(long, value_name = "CAPABILITY")]
-    cap_add: Vec<String>,
-    /// Drop a capability, or ALL
-    #[arg(long, value_name = "CAPABILITY")]
-    cap_drop: Vec<String>,
-    /// Give the process every capability and open the guest kernel's interfaces
-    #[arg(long)]
-    privileged: bool,
-    /// Security option: no-new-privileges
-    #[arg(long, value_name = "OPTION")]
-    security_opt: Vec<String>,
-    /// Forward signals to the process
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
-    sig_proxy: bool,
-    /// What runs the machine [default: kvm where it works, emulated elsewhere]
-    #[arg(long, env = "CAPSID_ENGINE", value_name = "ENGINE")]
-    engine: Option<EngineName>,
-    /// Print when each step of the start happened, on stderr
-    #[arg(long)]
-    timings: bool,
-    /// Format of --timings
-    #[arg(long, default_value = "table", value_name = "FORMAT")]
-    format: timings::Format,
-    /// Print help
-    #[arg(long, action = clap::ArgAction::Help)]
-    help: Option<bool>,
-    /// The image, and the command with its arguments
-    #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
-    image_and_command: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum EngineName {
-    /// Hardware virtualisation.
-    Kvm,
-    /// QEMU's emulation.
-    Emulated,
-}
 
 /// Everything that was settled before anything is made.
 struct Plan {
@@ -197,53 +94,6 @@ fn plan(arguments: &RunArguments, state: &State) -> Result<Plan, Failure> {
         eprintln!("capsid: {notice}");
     }
     Ok(Plan { hold: Some(hold), image, image_name: image_name.clone(), options, engine, artifacts })
-}
-
-fn options(arguments: &RunArguments, command: &[String]) -> Result<RunOptions, Failure> {
-    let mut env = Vec::new();
-    for path in &arguments.env_file {
-        let content = std::fs::read_to_string(path)
-            .map_err(|error| Failure::of_run_text(format!("failed to read {}: {error}", path.display())))?;
-        let settings = units::environment_file(&content);
-        env.extend(settings.map_err(|reason| Failure::of_run_text(format!("{}: {reason}", path.display())))?);
-    }
-    env.extend(arguments.env.iter().cloned());
-    let mut no_new_privileges = false;
-    for option in &arguments.security_opt {
-        match option.as_str() {
-            "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true" => {
-                no_new_privileges = true
-            }
-            "no-new-privileges:false" | "no-new-privileges=false" => no_new_privileges = false,
-            // There is no filter to lift: the machine is the boundary.
-            "seccomp=unconfined" | "apparmor=unconfined" | "label=disable" | "label:disable" => {}
-            other => return Err(Failure::of_run_text(format!("invalid --security-opt: \"{other}\""))),
-        }
-    }
-    Ok(RunOptions {
-        args: command.to_vec(),
-        entrypoint: arguments.entrypoint.clone(),
-        env,
-        workdir: arguments.workdir.clone(),
-        user: arguments.user.clone(),
-        groups: arguments.group_add.clone(),
-        hostname: arguments.hostname.clone(),
-        extra_hosts: arguments.add_host.clone(),
-        terminal: arguments.tty.then(terminal::size),
-        stdin: arguments.interactive,
-        memory_bytes: arguments.memory,
-        cpus: arguments.cpus,
-        pids: arguments.pids_limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit != 0),
-        read_only: arguments.read_only,
-        tmpfs: arguments.tmpfs.clone(),
-        shm_bytes: arguments.shm_size,
-        init: arguments.init,
-        rlimits: arguments.ulimit.clone(),
-        cap_add: arguments.cap_add.clone(),
-        cap_drop: arguments.cap_drop.clone(),
-        privileged: arguments.privileged,
-        no_new_privileges,
-    })
 }
 
 async fn run_planned(

@@ -27,7 +27,7 @@ pub use digest::{Digest, DigestError};
 pub use erofs::{ErofsError, ErofsReadError, XattrProblem};
 pub use escape::EscapedName;
 pub use layer::{Compression, IngestError, LayerError, LayerProblem};
-pub use limits::Limits;
+pub use limits::{LimitError, Limits};
 pub use reference::{Reference, ReferenceError};
 pub use store::{
     Hold, Image, ImageSummary, ImageUse, Layer, LoadError, LoadSource, LoadedImage, Progress, RemoveError,

@@ -1,7 +1,7 @@
 //! What an image may cost before it is refused.
 //!
 //! Images come from strangers. Each limit is far above what honest images need, and each can be raised by
-//! whoever has the odd one. Nothing in this crate allocates by a number it read before one of these is checked.
+//! whoever has the odd one, by the name that a refusal gives: [`Limits::set`]. Nothing in this crate allocates by a number it read before one of these is checked.
 
 /// Bounds on one image and its layers; [`Limits::default`] is what `capsid load` uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,15 +36,58 @@ pub struct Limits {
     pub max_archive_bytes: u64,
 }
 
+/// What is not a limit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LimitError {
+    /// No limit is called so.
+    #[error("there is no limit '{0}'")]
+    Name(String),
+    /// It is not a number, or larger than the limit can be.
+    #[error("'{value}' is no value for the limit {name}")]
+    Value {
+        /// The limit.
+        name: String,
+        /// What it was to be.
+        value: String,
+    },
+}
+
+impl Limits {
+    /// Sets the limit that a refusal names, such as `max-entries`.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), LimitError> {
+        let wrong = || LimitError::Value { name: name.to_owned(), value: value.to_owned() };
+        let number: u64 = value.parse().map_err(|_| wrong())?;
+        let size = usize::try_from(number).map_err(|_| wrong());
+        match name {
+            "max-entries" => self.max_entries = number,
+            "max-path" => self.max_path = size?,
+            "max-depth" => self.max_depth = size?,
+            "max-layer-bytes" => self.max_layer_bytes = number,
+            "max-ratio" => self.max_ratio = number,
+            "ratio-floor" => self.ratio_floor = number,
+            "max-xattr-bytes" => self.max_xattr_bytes = size?,
+            "max-metadata-bytes" => self.max_metadata_bytes = number,
+            "max-extension-bytes" => self.max_extension_bytes = number,
+            "max-document-bytes" => self.max_document_bytes = number,
+            "max-layers" => self.max_layers = size?,
+            "max-images" => self.max_images = size?,
+            "max-archive-entries" => self.max_archive_entries = number,
+            "max-archive-bytes" => self.max_archive_bytes = number,
+            _ => return Err(LimitError::Name(name.to_owned())),
+        }
+        Ok(())
+    }
+}
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            max_entries: 1_000_000,
+            max_entries: 500_000,
             max_path: 4095,
             max_depth: 1024,
             max_layer_bytes: 256 << 30,
             max_ratio: 200,
-            ratio_floor: 8 << 30,
+            ratio_floor: 2 << 30,
             max_xattr_bytes: 128 << 10,
             max_metadata_bytes: 512 << 20,
             max_extension_bytes: 1 << 20,
@@ -54,5 +97,20 @@ impl Default for Limits {
             max_archive_entries: 100_000,
             max_archive_bytes: 512 << 30,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_set_by_the_names_that_refusals_give() {
+        let mut limits = Limits::default();
+        limits.set("max-entries", "7").unwrap();
+        limits.set("max-layers", "3").unwrap();
+        assert_eq!((limits.max_entries, limits.max_layers), (7, 3));
+        assert_eq!(limits.set("max-wings", "7"), Err(LimitError::Name("max-wings".into())));
+        assert!(matches!(limits.set("max-path", "-1"), Err(LimitError::Value { .. })));
     }
 }

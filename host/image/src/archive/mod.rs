@@ -141,13 +141,13 @@ pub enum ArchiveError {
     #[error("failed to decompress the archive")]
     Decompress(#[source] io::Error),
     /// The archive is larger than the limit.
-    #[error("the archive is larger than the limit of {0} bytes")]
+    #[error("the archive is larger than {0} bytes (limit max-archive-bytes)")]
     TooLarge(u64),
     /// The archive is no readable tar archive.
     #[error("the archive is refused")]
     Tar(#[source] TarError),
     /// The archive has more members than the limit.
-    #[error("the archive has more than {0} members")]
+    #[error("the archive has more than {0} members (limit max-archive-entries)")]
     TooManyMembers(u64),
     /// Two members have one name, so that readers would disagree about the image.
     #[error("the archive has two members named {0}")]
@@ -168,7 +168,7 @@ pub enum ArchiveError {
     #[error("{0} is missing")]
     Missing(EscapedName),
     /// An index, manifest or configuration is larger than the limit.
-    #[error("{member} has {size} bytes, over the limit of {limit}")]
+    #[error("{member} has {size} bytes, more than {limit} (limit max-document-bytes)")]
     DocumentTooLarge {
         /// The member.
         member: EscapedName,
@@ -229,7 +229,7 @@ pub enum ArchiveError {
     #[error("image {0} has no layers")]
     NoLayers(Digest),
     /// An image has more layers than the limit.
-    #[error("image {id} has {found} layers, more than {limit}")]
+    #[error("image {id} has {found} layers, more than {limit} (limit max-layers)")]
     TooManyLayers {
         /// The image.
         id: Digest,
@@ -260,7 +260,7 @@ pub enum ArchiveError {
     #[error("indexes are nested too deeply")]
     IndexDepth,
     /// There are more images than the limit.
-    #[error("the archive has more than {0} images")]
+    #[error("the archive has more than {0} images (limit max-images)")]
     TooManyImages(usize),
     /// The archive has no image at all.
     #[error("the archive has no image")]

@@ -100,7 +100,7 @@ pub enum ErofsError {
     #[error("the file system image would be larger than 16 TiB")]
     ImageTooLarge,
     /// Names, link targets, attributes and block lists together exceed the limit on memory.
-    #[error("names and attributes take more than the limit of {0} bytes")]
+    #[error("names and attributes take more than {0} bytes (limit max-metadata-bytes)")]
     MetadataLimit(u64),
     /// There are more inodes than 32-bit numbers.
     #[error("too many inodes")]

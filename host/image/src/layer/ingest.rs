@@ -108,10 +108,10 @@ pub enum IngestError {
         found: Digest,
     },
     /// The tar stream is larger than the limit.
-    #[error("the layer is larger than the limit of {0} bytes")]
+    #[error("the layer is larger than {0} bytes (limit max-layer-bytes)")]
     TooLarge(u64),
     /// The tar stream is suspiciously much larger than the blob.
-    #[error("the layer decompresses to more than {0} times its size")]
+    #[error("the layer decompresses to more than {0} times its size (limits max-ratio, ratio-floor)")]
     Ratio(u64),
     /// The tar stream is refused.
     #[error("the layer cannot be converted")]

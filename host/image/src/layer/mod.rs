@@ -36,7 +36,7 @@ pub enum LayerError {
         problem: LayerProblem,
     },
     /// There are more entries than the limit.
-    #[error("the layer has more than {limit} entries, at {entry}")]
+    #[error("the layer has more than {limit} entries (limit max-entries), at {entry}")]
     TooManyEntries {
         /// The limit.
         limit: u64,
@@ -67,7 +67,7 @@ pub enum LayerProblem {
     #[error("a component of {0} bytes is longer than 255")]
     NameTooLong(usize),
     /// The whole name is too long.
-    #[error("the path of {length} bytes is longer than {limit}")]
+    #[error("the path of {length} bytes is longer than {limit} (limit max-path)")]
     PathTooLong {
         /// Its length.
         length: usize,
@@ -75,7 +75,7 @@ pub enum LayerProblem {
         limit: usize,
     },
     /// The name has too many components.
-    #[error("the path has {depth} components, more than {limit}")]
+    #[error("the path has {depth} components, more than {limit} (limit max-depth)")]
     TooDeep {
         /// Its components.
         depth: usize,
@@ -136,6 +136,6 @@ pub enum LayerProblem {
         problem: XattrProblem,
     },
     /// The attributes take more room than an inode can have.
-    #[error("its extended attributes take more than {0} bytes")]
+    #[error("its extended attributes take more than {0} bytes (limit max-xattr-bytes)")]
     XattrsTooLarge(usize),
 }

@@ -59,7 +59,7 @@ pub enum HeaderProblem {
     #[error("an extended header has no entry behind it")]
     Dangling,
     /// An extended header is larger than the limit.
-    #[error("an extended header of {size} bytes is over the limit of {limit}")]
+    #[error("an extended header has {size} bytes, more than {limit} (limit max-extension-bytes)")]
     ExtensionTooLarge {
         /// Its stated size.
         size: u64,
@@ -98,7 +98,7 @@ pub enum EntryProblem {
     #[error("its sparse map is malformed")]
     SparseMap,
     /// The extended attributes are larger than the limit.
-    #[error("its extended attributes take {size} bytes, over the limit of {limit}")]
+    #[error("its extended attributes take {size} bytes, more than {limit} (limit max-xattr-bytes)")]
     XattrsTooLarge {
         /// Their size.
         size: usize,
