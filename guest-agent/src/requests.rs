@@ -135,6 +135,10 @@ impl<S: Sandbox> Server<S> {
 
     /// A child reports, or its program has begun.
     pub(crate) fn read_status(&mut self, id: ProcessId) {
+        self.decide_start(id, ChildState::Lives);
+    }
+
+    fn decide_start(&mut self, id: ProcessId, child: ChildState) {
         let Some(process) = self.processes.get_mut(id) else { return };
         let Phase::Starting(starting) = &mut process.phase else { return };
         let mut bytes = [0; 1024];
@@ -142,7 +146,8 @@ impl<S: Sandbox> Server<S> {
             match rustix::io::read(&starting.status, &mut bytes) {
                 Ok(count) if count > 0 => starting.assembler.push(&bytes[..count]),
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
+                Err(Errno::AGAIN) if child == ChildState::Lives => return,
+                // Somebody else may still hold the other end for a moment; a child that has ended says no more.
                 Ok(_) | Err(_) => break,
             }
         }
@@ -170,8 +175,8 @@ impl<S: Sandbox> Server<S> {
     /// A child has ended.
     pub(crate) fn reap(&mut self, pid: i32) {
         let Some((id, status)) = self.reaper.reap(pid) else { return };
-        // The channel of a child that has ended has ended as well, so a start is decided before its end is told.
-        self.read_status(id);
+        // A start is decided before its end is told.
+        self.decide_start(id, ChildState::Ended);
         let oom_killed = self.sandbox.oom_killed();
         let Some(process) = self.processes.get_mut(id) else { return };
         let report = ExitReport { status, at_us: now_us(), oom_killed };
@@ -249,6 +254,13 @@ impl<S: Sandbox> Server<S> {
             Some(Closing::Reaping(..)) | None => false,
         }
     }
+}
+
+/// Whether a child that was started can still report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ChildState {
+    Lives,
+    Ended,
 }
 
 fn check(spec: &ProcessSpec, known: bool, live: usize) -> Result<(), Refusal> {

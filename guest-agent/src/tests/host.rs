@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use capsid_protocol::{
-    ErrorCode, ExitReport, Identity, Opening, OpeningReply, PrepareRoot, ProcessId, ProcessSpec, Refusal,
-    Request, RequestId, Response, SPOKEN, StartedProcess, StreamKind, read_frame, write_frame,
+    ErrorCode, ExitReport, FrameError, Identity, Opening, OpeningReply, PrepareRoot, ProcessId, ProcessSpec,
+    Refusal, Request, RequestId, Response, SPOKEN, StartedProcess, StreamKind, read_frame, write_frame,
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -169,7 +169,12 @@ impl ControlLine {
 
     /// Whether the server has closed it.
     pub(super) fn has_ended(&mut self) -> bool {
-        matches!(read_frame::<Response>(&mut self.0), Err(capsid_protocol::FrameError::Closed))
+        match read_frame::<Response>(&mut self.0) {
+            Err(FrameError::Closed) => true,
+            // A unix socket that is closed with something unread in it resets its peer.
+            Err(FrameError::Io(error)) => error.kind() == std::io::ErrorKind::ConnectionReset,
+            _ => false,
+        }
     }
 
     pub(super) fn write_raw(&mut self, bytes: &[u8]) {

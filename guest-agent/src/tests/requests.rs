@@ -92,11 +92,13 @@ fn a_program_that_is_refused_leaves_no_process_and_no_stream() {
 #[test]
 fn a_new_control_connection_ends_the_old_one_and_the_processes_go_on() {
     let (mut host, mut old) = ready();
-    host.start(&mut old, 1, false, "sleep 0.5; exit 7");
+    host.start(&mut old, 1, false, "sleep 30");
     host.send(&mut old, &Request::Wait { process: ProcessId(1) });
     let mut new = host.control();
     assert!(old.has_ended());
-    assert_eq!(host.wait(&mut new, 1).status, ExitStatus::Code(7));
+    let terminate = Request::Signal { process: ProcessId(1), signal: 15 };
+    assert_eq!(host.ask(&mut new, &terminate), Response::Done);
+    assert_eq!(host.wait(&mut new, 1).status, ExitStatus::Signal(15));
 }
 
 #[test]
