@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use capsid_tests::{Host, host};
+use capsid_tests::host;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -100,8 +100,6 @@ fn kill_9_of_the_monitor_ends_the_run_and_says_so() {
     let monitor = monitor_of(capsid).expect("a monitor");
     kill(Pid::from_raw(monitor), Signal::SIGKILL).unwrap();
     running.finish().expect_code(137).expect_stderr("its monitor was killed");
-    let emulators = Host::processes(&format!("capsid-monitor-{monitor}"));
-    assert!(emulators.is_empty(), "{emulators:?}");
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
 use tempfile::TempDir;
@@ -132,15 +131,5 @@ impl Host {
             std::os::unix::fs::symlink(target, folder.path().join(artifact)).expect("a link");
         }
         folder
-    }
-
-    /// The processes whose command line holds `words`.
-    #[must_use]
-    pub fn processes(words: &str) -> Vec<i32> {
-        let listed = Command::new("pgrep").args(["-f", "--", words]).output().expect("pgrep");
-        String::from_utf8_lossy(&listed.stdout)
-            .split_whitespace()
-            .filter_map(|pid| pid.parse().ok())
-            .collect()
     }
 }
