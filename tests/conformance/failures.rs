@@ -8,7 +8,11 @@ use capsid_tests::{Finished, host};
 
 #[test]
 fn a_missing_image_exits_125_and_is_named() {
-    host().run(&[], &["no-such-image", "true"]).finish().expect_code(125).expect_stderr("no-such-image");
+    let missing = |name: &str, message: &str| {
+        host().run(&[], &[name, "true"]).finish().expect_code(125).expect_stderr(message);
+    };
+    missing("no-such-image", "Unable to find image 'no-such-image:latest' locally");
+    missing("No Such", "invalid reference format");
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod arguments;
 use std::fs::File;
 use std::io;
 
-use capsid_image::{Hold, Image};
+use capsid_image::{Hold, Image, Reference, ResolveError};
 use capsid_protocol::{ExitReport, ProcessId, StreamKind};
 use capsid_runtime::artifacts::Artifacts;
 use capsid_runtime::container::ContainerState;
@@ -82,7 +82,7 @@ fn plan(arguments: &RunArguments, state: &State) -> Result<Plan, Failure> {
     let options = options(arguments, command)?;
     let images = state.images().map_err(ours)?;
     let hold = images.hold().map_err(|error| Failure::of_run(&error))?;
-    let image = images.resolve(image_name).map_err(|error| Failure::of_run(&error))?;
+    let image = images.resolve(image_name).map_err(|error| not_resolved(image_name, &error))?;
     let artifacts = Artifacts::locate().map_err(|error| Failure::of_run(&error))?;
     let choice = match arguments.engine {
         None => EngineChoice::Automatic,
@@ -94,6 +94,17 @@ fn plan(arguments: &RunArguments, state: &State) -> Result<Plan, Failure> {
         eprintln!("capsid: {notice}");
     }
     Ok(Plan { hold: Some(hold), image, image_name: image_name.clone(), options, engine, artifacts })
+}
+
+/// In docker's words, which programs look for.
+fn not_resolved(name: &str, error: &ResolveError) -> Failure {
+    match (error, name.parse::<Reference>()) {
+        (ResolveError::NotFound(_), Ok(reference)) => Failure::of_run_text(format!(
+            "Unable to find image '{reference}' locally: load it with 'capsid load'"
+        )),
+        (ResolveError::NotFound(_), Err(invalid)) => Failure::of_run(&invalid),
+        _ => Failure::of_run(error),
+    }
 }
 
 async fn run_planned(

@@ -68,7 +68,7 @@ pub struct ImageSummary {
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
     /// There is none.
-    #[error("no such image: {0}")]
+    #[error("No such image: {0}")]
     NotFound(String),
     /// More than one id starts like that.
     #[error("image id prefix {0} is ambiguous")]
