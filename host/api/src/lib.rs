@@ -1,8 +1,12 @@
-//! Docker's Engine API as capsid speaks it: what client and server must agree on, and no behaviour.
+//! Docker's Engine API as capsid speaks it: what client and server must agree on, and the client. No behaviour: what a
+//! container or an image is, the daemon knows.
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "client")]
+pub mod client;
 pub mod frames;
+pub mod socket;
 pub mod version;
 
 /// The messages of the Engine API, generated from Docker's own description of it.
