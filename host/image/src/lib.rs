@@ -4,7 +4,7 @@
 //! out its layers as read-only block images, bottom first, for overlayfs to stack. This crate knows nothing of
 //! virtual machines, never mounts or unpacks anything on the host, and needs no privileges.
 //!
-//! Images come from strangers: see [`Limits`] for what they may cost, and `tar` and `layer` for what is refused.
+//! Images come from strangers: see [`Limits`] for what they may cost, and `capsid_tar` and `layer` for what is refused.
 
 #![forbid(unsafe_code)]
 
@@ -12,20 +12,18 @@ mod archive;
 mod attributes;
 mod digest;
 mod erofs;
-mod escape;
 mod layer;
 mod limits;
 mod reference;
 mod store;
-mod tar;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use archive::ArchiveError;
 pub use attributes::AttributesError;
+pub use capsid_tar::{EntryProblem, EscapedName, HeaderProblem, TarError};
 pub use digest::{Digest, DigestError};
 pub use erofs::{ErofsError, ErofsReadError, XattrProblem};
-pub use escape::EscapedName;
 pub use layer::{Compression, IngestError, LayerError, LayerProblem};
 pub use limits::{LimitError, Limits};
 pub use reference::{Reference, ReferenceError};
@@ -33,4 +31,3 @@ pub use store::{
     Hold, Image, ImageSummary, ImageUse, Layer, LoadError, LoadSource, LoadedImage, Progress, RemoveError,
     RemoveOptions, Removed, ResolveError, Store, StoreError,
 };
-pub use tar::{EntryProblem, HeaderProblem, TarError};

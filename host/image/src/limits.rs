@@ -3,6 +3,8 @@
 //! Images come from strangers. Each limit is far above what honest images need, and each can be raised by
 //! whoever has the odd one, by the name that a refusal gives: [`Limits::set`]. Nothing in this crate allocates by a number it read before one of these is checked.
 
+use capsid_tar::TarLimits;
+
 /// Bounds on one image and its layers; [`Limits::default`] is what `capsid load` uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -53,6 +55,11 @@ pub enum LimitError {
 }
 
 impl Limits {
+    /// Those that bound the reading of a tar stream.
+    pub(crate) fn tar(&self) -> TarLimits {
+        TarLimits { max_extension_bytes: self.max_extension_bytes, max_xattr_bytes: self.max_xattr_bytes }
+    }
+
     /// Sets the limit that a refusal names, such as `max-entries`.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), LimitError> {
         let wrong = || LimitError::Value { name: name.to_owned(), value: value.to_owned() };

@@ -5,17 +5,16 @@
 
 mod awkward;
 mod compose;
-mod tar;
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 pub use awkward::{awkward_image, awkward_image_packed, awkward_image_with};
+pub use capsid_tar::testing::{TestEntry, TestWriter as TarWriter, entry};
 pub use compose::{Composed, compose, convert};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-pub use tar::{TarWriter, TestEntry, entry};
 
 use crate::digest::Digest;
 

@@ -5,9 +5,9 @@ use serde::Deserialize;
 use super::find::{check_config, parse};
 use super::{Archive, ArchiveError, FoundImage, FoundLayer};
 use crate::digest::Digest;
-use crate::escape::EscapedName;
 use crate::limits::Limits;
 use crate::reference::Reference;
+use capsid_tar::EscapedName;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]

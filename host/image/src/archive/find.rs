@@ -7,10 +7,10 @@ use serde::Deserialize;
 
 use super::{Archive, ArchiveError, docker, oci};
 use crate::digest::Digest;
-use crate::escape::EscapedName;
 use crate::layer::Compression;
 use crate::limits::Limits;
 use crate::reference::Reference;
+use capsid_tar::EscapedName;
 
 /// An image whose documents were read and checked; its layers were not yet.
 #[derive(Debug)]

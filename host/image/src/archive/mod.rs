@@ -20,9 +20,9 @@ pub(crate) use find::{FoundImage, FoundLayer, find_images};
 pub(crate) use open::open;
 
 use crate::digest::{Digest, DigestError};
-use crate::escape::EscapedName;
 use crate::reference::ReferenceError;
-use crate::tar::TarError;
+use capsid_tar::EscapedName;
+use capsid_tar::TarError;
 
 /// How many links inside an archive may lead to a member: old `docker save` links equal layers to each other.
 const MAX_LINKS: usize = 4;

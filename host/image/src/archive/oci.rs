@@ -7,10 +7,10 @@ use serde::Deserialize;
 use super::find::{check_config, host_platform, parse};
 use super::{Archive, ArchiveError, FoundImage, FoundLayer};
 use crate::digest::Digest;
-use crate::escape::EscapedName;
 use crate::layer::Compression;
 use crate::limits::Limits;
 use crate::reference::Reference;
+use capsid_tar::EscapedName;
 
 /// How deep indexes may refer to indexes.
 const MAX_INDEX_DEPTH: usize = 4;

@@ -6,11 +6,11 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use super::{Archive, ArchiveError, Member, TarArchive};
-use crate::escape::EscapedName;
 use crate::layer::Compression;
 use crate::limits::Limits;
 use crate::store::LoadSource;
-use crate::tar::{EntryKind, TarInput, TarReader};
+use capsid_tar::EscapedName;
+use capsid_tar::{EntryKind, TarInput, TarReader};
 
 /// How much is copied at once.
 const PIECE: usize = 256 << 10;
@@ -117,7 +117,7 @@ fn scan(mut file: File, limits: &Limits) -> Result<TarArchive, ArchiveError> {
     let length = file.seek(SeekFrom::End(0)).map_err(ArchiveError::Spool)?;
     file.rewind().map_err(ArchiveError::Spool)?;
     let input = Seekable { reader: BufReader::with_capacity(4096, copy), length };
-    let mut reader = TarReader::new(input, limits);
+    let mut reader = TarReader::new(input, limits.tar());
     let mut members = HashMap::new();
     let mut count = 0;
     while let Some(entry) = reader.next_entry().map_err(ArchiveError::Tar)? {

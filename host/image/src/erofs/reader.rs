@@ -14,7 +14,7 @@ use super::{
     LAYOUT_INLINE, LAYOUT_PLAIN, MAGIC, NULL_BLOCK, S_IFDIR, S_IFMT, SLOT, SUPER_OFFSET, XATTR_ENTRY,
     XATTR_HEADER, round_up,
 };
-use crate::tar::Timestamp;
+use capsid_tar::Timestamp;
 
 /// Bytes at a place.
 pub(crate) trait ReadAt {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::reader::{ErofsReader, Inode};
 use super::*;
-use crate::tar::Timestamp;
+use capsid_tar::Timestamp;
 
 fn attributes(mode: u16) -> Attributes {
     Attributes { mode, ..Attributes::implicit_directory() }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::data::FileData;
 use super::{ErofsError, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG};
-use crate::tar::Timestamp;
+use capsid_tar::Timestamp;
 
 /// A node of a [`Tree`]; never reused, so it is also the order of creation.
 pub(crate) type NodeId = u32;

@@ -16,9 +16,9 @@ use crate::erofs::{
     Attributes, Content, ErofsError, ErofsWriter, FileData, NodeId, ROOT, XattrProblem, encode_entries,
     inline_room, xattr_size,
 };
-use crate::escape::EscapedName;
 use crate::limits::Limits;
-use crate::tar::{Entry, EntryKind, TarInput, TarReader, Xattr};
+use capsid_tar::EscapedName;
+use capsid_tar::{Entry, EntryKind, TarInput, TarReader, Xattr};
 
 /// What every whiteout starts with.
 const WHITEOUT: &[u8] = b".wh.";
@@ -63,7 +63,7 @@ pub(crate) fn convert<R: TarInput, W: Write + Seek>(
     let writer = ErofsWriter::new(output, scratch, limits.max_metadata_bytes)
         .map_err(|source| LayerError::Write { entry: start, source })?;
     let mut builder = Builder { writer, limits, whiteouts: Vec::new(), content_bytes: 0, warn };
-    let mut reader = TarReader::new(input, limits);
+    let mut reader = TarReader::new(input, limits.tar());
     let mut entries = 0;
     while let Some(entry) = reader.next_entry().map_err(LayerError::Tar)? {
         entries += 1;
@@ -82,7 +82,7 @@ pub(crate) fn convert<R: TarInput, W: Write + Seek>(
 /// An error before its entry's name is added.
 enum EntryError {
     Problem(LayerProblem),
-    Tar(crate::tar::TarError),
+    Tar(capsid_tar::TarError),
     Write(ErofsError),
 }
 
@@ -119,7 +119,7 @@ struct Builder<'a, W: Write + Seek> {
 }
 
 impl<W: Write + Seek> Builder<'_, W> {
-    fn entry<R: TarInput>(&mut self, entry: &Entry, reader: &mut TarReader<'_, R>) -> Result<(), EntryError> {
+    fn entry<R: TarInput>(&mut self, entry: &Entry, reader: &mut TarReader<R>) -> Result<(), EntryError> {
         let path = components(&entry.path, self.limits)?;
         let Some((&name, parents)) = path.split_last() else {
             return self.root(entry);
@@ -214,7 +214,7 @@ impl<W: Write + Seek> Builder<'_, W> {
         entry: &Entry,
         parent: NodeId,
         name: &[u8],
-        reader: &mut TarReader<'_, R>,
+        reader: &mut TarReader<R>,
     ) -> Result<(), EntryError> {
         if let EntryKind::HardLink(target) = &entry.kind {
             let target = self.hard_link_target(target)?;
@@ -275,7 +275,7 @@ impl<W: Write + Seek> Builder<'_, W> {
         &mut self,
         entry: &Entry,
         attributes: &Attributes,
-        reader: &mut TarReader<'_, R>,
+        reader: &mut TarReader<R>,
     ) -> Result<FileData, EntryError> {
         self.content_bytes = self.content_bytes.saturating_add(entry.size);
         let mut file = self.writer.begin_file(entry.size)?;

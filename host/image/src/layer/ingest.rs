@@ -20,7 +20,7 @@ use super::{LayerError, convert};
 use crate::digest::{Digest, Hasher};
 use crate::erofs::ErofsError;
 use crate::limits::Limits;
-use crate::tar::TarInput;
+use capsid_tar::TarInput;
 
 /// How much is read, hashed and handed on at once.
 const PIECE: usize = 256 << 10;

@@ -18,8 +18,8 @@ pub use ingest::IngestError;
 pub(crate) use ingest::{LayerSource, Outputs, ingest};
 
 use crate::erofs::{ErofsError, XattrProblem};
-use crate::escape::EscapedName;
-use crate::tar::TarError;
+use capsid_tar::EscapedName;
+use capsid_tar::TarError;
 
 /// Why a layer is refused or could not be converted.
 #[derive(Debug, thiserror::Error)]

@@ -190,7 +190,7 @@ impl Job<'_> {
         }
         let mut blob_file = if have_blob { None } else { Some(create(&blob)?) };
         let mut image_file = if known.is_some() { None } else { Some(create(&image)?) };
-        let missing = || ArchiveError::Missing(crate::escape::EscapedName::new(layer.member.as_bytes()));
+        let missing = || ArchiveError::Missing(capsid_tar::EscapedName::new(layer.member.as_bytes()));
         let reader = self.archive.member(&layer.member).and_then(|member| member.ok_or_else(missing));
         let source = LayerSource {
             reader: Box::new(reader.map_err(LoadError::Archive)?),

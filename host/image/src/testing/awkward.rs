@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::tar::TestEntry;
 use super::{ArchiveWriter, Packing, TarWriter, entry};
+use capsid_tar::testing::TestEntry;
 
 /// A file capability, version 2: `cap_net_raw=ep`.
 const CAPABILITY: &[u8] = &[1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];

@@ -6,10 +6,10 @@ use std::io::Cursor;
 
 use crate::digest::{Digest, Hasher};
 use crate::erofs::reader::{ErofsReadError, ErofsReader, Inode, ReadAt};
-use crate::escape::EscapedName;
 use crate::layer::notes::PathText;
 use crate::layer::{self, LayerError};
 use crate::limits::Limits;
+use capsid_tar::EscapedName;
 
 /// One name in the composed tree.
 #[derive(Debug, Clone, PartialEq, Eq)]

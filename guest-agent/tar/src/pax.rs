@@ -1,10 +1,10 @@
 //! PAX extended headers: `LENGTH KEY=VALUE\n` records.
 
-use super::error::{EntryProblem, HeaderProblem};
-use super::{Timestamp, Xattr};
+use crate::entry::{Timestamp, Xattr};
+use crate::error::{EntryProblem, HeaderProblem};
 
 /// Docker, umoci and BuildKit keep extended attributes under this prefix, values raw.
-const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
+pub(crate) const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
 
 /// What one extended header says about the entry behind it. An empty value takes a setting back, as POSIX says.
 #[derive(Debug, Default)]

@@ -3,28 +3,35 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{TarWriter, TestEntry, entry};
+use crate::testing::{TestEntry, TestWriter, entry};
 
 fn stream(entries: &[TestEntry]) -> Vec<u8> {
-    let mut tar = TarWriter::new(Vec::new());
+    let mut tar = TestWriter::new(Vec::new());
     entries.iter().for_each(|entry| tar.push(entry).unwrap());
     tar.finish().unwrap()
 }
 
 /// Reads everything: entries with their stored data.
-fn read(bytes: &[u8], limits: &Limits) -> Result<Vec<(Entry, Vec<u8>)>, TarError> {
-    let mut reader = TarReader::new(bytes, limits);
+fn read(bytes: &[u8], limits: TarLimits) -> Result<Vec<(Entry, Vec<u8>)>, TarError> {
+    read_all(TarReader::new(bytes, limits))
+}
+
+fn read_all(mut reader: TarReader<&[u8]>) -> Result<Vec<(Entry, Vec<u8>)>, TarError> {
     let mut found = Vec::new();
     while let Some(entry) = reader.next_entry()? {
         let mut content = Vec::new();
-        reader.take_data(&mut content, usize::MAX)?;
+        while let data @ [_, ..] = reader.fill_data()? {
+            content.extend_from_slice(data);
+            let count = data.len();
+            reader.consume_data(count);
+        }
         found.push((entry, content));
     }
     Ok(found)
 }
 
 fn read_default(bytes: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>, TarError> {
-    read(bytes, &Limits::default())
+    read(bytes, TarLimits::default())
 }
 
 fn refusal(bytes: &[u8]) -> String {
@@ -55,7 +62,7 @@ fn fields_that_do_not_fit_come_from_the_extended_header() {
 
 #[test]
 fn gnu_long_names_and_ustar_prefixes_are_names() {
-    let mut tar = TarWriter::new(Vec::new());
+    let mut tar = TestWriter::new(Vec::new());
     tar.push(&entry(b'L', "././@LongLink").content([vec![b'n'; 300], vec![0]].concat())).unwrap();
     tar.push(&entry(b'K', "././@LongLink").content([vec![b't'; 300], vec![0]].concat())).unwrap();
     tar.push(&entry(b'2', "short")).unwrap();
@@ -130,23 +137,38 @@ fn ends_are_checked() {
 }
 
 #[test]
+fn a_forgiving_reader_ends_where_go_does() {
+    let forgiving = |bytes| read_all(TarReader::new(bytes, TarLimits::default()).forgiving());
+    let good = stream(&[entry(b'0', "f").content(vec![7; 600])]);
+    let padded = good.len() - 1024;
+    for end in [padded, padded - 6, padded - 424] {
+        assert_eq!(forgiving(&good[..end]).unwrap().len(), 1, "cut at {end}");
+    }
+    assert!(forgiving(&good[..padded - 425]).is_err(), "data is missing");
+    assert!(forgiving(&good[..100]).is_err(), "half a header");
+    let followed = [&good[..], b"more"].concat();
+    let mut reader = TarReader::new(followed.as_slice(), TarLimits::default()).forgiving();
+    while reader.next_entry().unwrap().is_some() {}
+    assert_eq!(reader.into_input(), b"more");
+}
+
+#[test]
 fn extended_headers_are_bounded() {
-    let limits = Limits { max_extension_bytes: 1000, max_xattr_bytes: 100, ..Limits::default() };
+    let limits = TarLimits { max_extension_bytes: 1000, max_xattr_bytes: 100 };
     let name = entry(b'0', "f").record("comment", &[b'c'; 2000]);
-    assert!(read(&stream(&[name]), &limits).unwrap_err().to_string().contains("limit max-"));
+    assert!(read(&stream(&[name]), limits).unwrap_err().to_string().contains("limit max-"));
     let attributes = entry(b'0', "f").xattr("user.a", &[1; 101]);
-    assert!(read(&stream(&[attributes]), &limits).unwrap_err().to_string().contains("\"f\""));
+    assert!(read(&stream(&[attributes]), limits).unwrap_err().to_string().contains("\"f\""));
     // A size of exabytes must not be believed, let alone allocated.
     let huge = stream(&[entry(b'x', "h").size(0o77_777_777_777)]);
-    assert!(read(&huge, &limits).unwrap_err().to_string().contains("limit max-"));
+    assert!(read(&huge, limits).unwrap_err().to_string().contains("limit max-"));
 }
 
 #[test]
 fn sparse_maps_of_every_format_are_read() {
     let extents = [(512, vec![1; 10]), (5000, vec![2; 20])];
     let found = read_default(&stream(&[entry(b'0', "s").sparse(10_000, &extents)])).unwrap();
-    let expected =
-        vec![sparse::Extent { offset: 512, length: 10 }, sparse::Extent { offset: 5000, length: 20 }];
+    let expected = vec![Extent { offset: 512, length: 10 }, Extent { offset: 5000, length: 20 }];
     assert_eq!((found[0].0.size, found[0].0.sparse.as_ref()), (10_000, Some(&expected)));
     assert_eq!(found[0].1, [vec![1; 10], vec![2; 20]].concat());
     let stored = entry(b'0', "x").content([vec![1; 10], vec![2; 20]].concat());

@@ -3,15 +3,16 @@
 //! A map is believed only if its stretches are in order, do not overlap, lie inside the file and together are
 //! exactly as long as the data that is stored.
 
-use super::error::EntryProblem;
-use super::header::{self, BLOCK};
-use super::pax::decimal;
-use super::{Entry, EntryKind, TarError, TarInput, TarReader};
+use super::{TarInput, TarReader};
+use crate::entry::{Entry, EntryKind};
+use crate::error::{EntryProblem, TarError};
 use crate::escape::EscapedName;
+use crate::header::{self, BLOCK};
+use crate::pax::decimal;
 
 /// Where the old format has its first four stretches in a header block; after them comes a flag for more, then
 /// the file's real size.
-pub(super) const OLD_MAP: std::ops::Range<usize> = 386..495;
+pub(crate) const OLD_MAP: std::ops::Range<usize> = 386..495;
 /// One stretch in the old format: two numbers of twelve bytes.
 const OLD_EXTENT: usize = 24;
 /// Stretches in a block of continuation.
@@ -19,13 +20,15 @@ const OLD_MORE: usize = 21;
 
 /// A stretch of a sparse file that has data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Extent {
-    pub(crate) offset: u64,
-    pub(crate) length: u64,
+pub struct Extent {
+    /// Where it starts in the file.
+    pub offset: u64,
+    /// How many bytes it has, at least one.
+    pub length: u64,
 }
 
 /// The stretches in order, without overlap, inside the file.
-pub(crate) type SparseMap = Vec<Extent>;
+pub type SparseMap = Vec<Extent>;
 
 /// What extended headers say about a sparse file.
 #[derive(Default)]
@@ -36,7 +39,7 @@ struct Records<'a> {
     numbers: Vec<u64>,
 }
 
-impl<R: TarInput> TarReader<'_, R> {
+impl<R: TarInput> TarReader<R> {
     /// Reads the map of a sparse entry and corrects the entry's size and name by it. Data of a reader at the entry
     /// then is only what the map covers.
     pub(super) fn read_sparse_map(

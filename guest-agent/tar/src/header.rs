@@ -1,6 +1,6 @@
 //! One 512-byte header block: V7, ustar, GNU and star forms.
 
-use super::error::HeaderProblem;
+use crate::error::HeaderProblem;
 
 /// Everything in a tar stream is a multiple of this.
 pub(crate) const BLOCK: usize = 512;
@@ -71,7 +71,7 @@ impl Header {
             kind: block[156],
             major,
             minor,
-            sparse: if block[156] == b'S' { block[super::sparse::OLD_MAP].to_vec() } else { Vec::new() },
+            sparse: if block[156] == b'S' { block[crate::reader::OLD_MAP].to_vec() } else { Vec::new() },
         })
     }
 }

@@ -109,14 +109,14 @@ impl TestEntry {
 }
 
 /// Writes a tar stream.
-pub struct TarWriter<W> {
+pub struct TestWriter<W> {
     output: W,
 }
 
-impl<W: Write> TarWriter<W> {
+impl<W: Write> TestWriter<W> {
     /// Starts a stream.
-    pub fn new(output: W) -> TarWriter<W> {
-        TarWriter { output }
+    pub fn new(output: W) -> TestWriter<W> {
+        TestWriter { output }
     }
 
     /// Writes one entry, with an extended header where the fields are too small.

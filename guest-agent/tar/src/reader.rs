@@ -1,36 +1,28 @@
-//! A streaming tar reader for input from strangers.
+//! Reads archives from strangers.
 //!
 //! Why not the `tar` crate: it reads extension headers into memory without a bound, and it and its relatives have
 //! had desynchronisation bugs, where two readers of one archive see different entries (CVE-2025-62518 and kin).
-//! This reader bounds everything it holds, refuses archives that readers are known to disagree about instead of
-//! taking sides, and resolves no path: names are bytes that mean nothing here.
-//!
-//! Called by [`crate::archive`] for the archive around an image and by [`crate::layer`] for each layer. It must
-//! never touch the file system, and no input may make it panic or allocate more than the limits allow.
+//! This reader bounds everything it holds, and refuses archives that readers are known to disagree about instead of
+//! taking sides. No input may make it panic or allocate more than the limits allow.
 
-mod entry;
-mod error;
-mod header;
-mod pax;
 mod sparse;
-#[cfg(test)]
-mod tests;
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, BufReader, Read};
 
-pub(crate) use entry::{Entry, EntryKind, Timestamp, Xattr};
-pub use error::{EntryProblem, HeaderProblem, TarError};
-use header::{BLOCK, Header};
-use pax::PaxHeader;
+pub(crate) use sparse::OLD_MAP;
+pub use sparse::{Extent, SparseMap};
 
+use crate::entry::{Entry, EntryKind, Timestamp};
+use crate::error::{EntryProblem, HeaderProblem, TarError};
 use crate::escape::EscapedName;
-use crate::limits::Limits;
+use crate::header::{BLOCK, Header};
+use crate::pax::{self, PaxHeader};
 
 /// Sizes below this fit the header's eleven octal digits, so an extended header has no reason to differ.
 const OCTAL_SIZE_LIMIT: u64 = 8 << 30;
 
 /// Where a [`TarReader`] gets its bytes: a buffered reader that can be told to skip.
-pub(crate) trait TarInput: BufRead {
+pub trait TarInput: BufRead {
     /// Passes over `count` bytes; an early end is an [`io::ErrorKind::UnexpectedEof`].
     fn skip(&mut self, mut count: u64) -> io::Result<()> {
         while count > 0 {
@@ -48,10 +40,29 @@ pub(crate) trait TarInput: BufRead {
 
 impl TarInput for &[u8] {}
 
+impl<R: Read> TarInput for BufReader<R> {}
+
+/// What an archive may make its reader hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TarLimits {
+    /// Bytes of one PAX extended header or GNU long name.
+    pub max_extension_bytes: u64,
+    /// Bytes of the names and values of one entry's extended attributes together.
+    pub max_xattr_bytes: usize,
+}
+
+impl Default for TarLimits {
+    fn default() -> TarLimits {
+        // Twice what Linux lets one attribute have (XATTR_SIZE_MAX); far more than any path.
+        TarLimits { max_extension_bytes: 1 << 20, max_xattr_bytes: 128 << 10 }
+    }
+}
+
 /// Reads entries one after another. After an error the reader must not be used again.
-pub(crate) struct TarReader<'a, R> {
+pub struct TarReader<R> {
     input: R,
-    limits: &'a Limits,
+    limits: TarLimits,
+    forgiving: bool,
     offset: u64,
     /// Data of the current entry that was not read yet.
     remaining: u64,
@@ -67,15 +78,28 @@ struct Pending {
     long_link: Option<Vec<u8>>,
 }
 
-impl<'a, R: TarInput> TarReader<'a, R> {
+impl<R: TarInput> TarReader<R> {
     /// A reader at the start of an archive.
-    pub(crate) fn new(input: R, limits: &'a Limits) -> TarReader<'a, R> {
-        TarReader { input, limits, offset: 0, remaining: 0, padding: 0 }
+    pub fn new(input: R, limits: TarLimits) -> TarReader<R> {
+        TarReader { input, limits, forgiving: false, offset: 0, remaining: 0, padding: 0 }
+    }
+
+    /// For archives that are read once, by whom their sender means: as Go's reader, does not miss zeros behind the
+    /// last entry's data, and leaves unread what follows the end marker.
+    #[must_use]
+    pub fn forgiving(mut self) -> TarReader<R> {
+        self.forgiving = true;
+        self
+    }
+
+    /// Where the bytes come from, at the place that was reached.
+    pub fn into_input(self) -> R {
+        self.input
     }
 
     /// The next entry, whatever was left of the one before. `None` at the archive's end, with everything behind it
     /// read and found to be zeros.
-    pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         let mut pending = Pending::default();
         loop {
             self.skip_rest()?;
@@ -102,7 +126,7 @@ impl<'a, R: TarInput> TarReader<'a, R> {
     }
 
     /// More of the current entry's data; empty at its end. For a sparse file this is only what is stored.
-    pub(crate) fn fill_data(&mut self) -> Result<&[u8], TarError> {
+    pub fn fill_data(&mut self) -> Result<&[u8], TarError> {
         if self.remaining == 0 {
             return Ok(&[]);
         }
@@ -116,7 +140,7 @@ impl<'a, R: TarInput> TarReader<'a, R> {
     }
 
     /// Marks bytes that [`TarReader::fill_data`] returned as used.
-    pub(crate) fn consume_data(&mut self, count: usize) {
+    pub fn consume_data(&mut self, count: usize) {
         let count = count.min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
         self.input.consume(count);
         self.remaining -= count as u64;
@@ -124,18 +148,34 @@ impl<'a, R: TarInput> TarReader<'a, R> {
     }
 
     /// How far into the stream the reader is.
-    pub(crate) fn offset(&self) -> u64 {
+    pub fn offset(&self) -> u64 {
         self.offset
     }
 
     fn skip_rest(&mut self) -> Result<(), TarError> {
         let rest = self.remaining + self.padding;
-        if rest > 0 {
+        if self.forgiving && self.remaining == 0 {
+            self.skip_padding()?;
+        } else if rest > 0 {
             self.input.skip(rest).map_err(|source| self.read_error(source))?;
             self.offset += rest;
-            (self.remaining, self.padding) = (0, 0);
         }
+        (self.remaining, self.padding) = (0, 0);
         Ok(())
+    }
+
+    /// Passes over what there is of the padding.
+    fn skip_padding(&mut self) -> Result<(), TarError> {
+        match self.input.skip(self.padding) {
+            Ok(()) => {
+                self.offset += self.padding;
+                Ok(())
+            }
+            Err(error) => match self.read_error(error) {
+                TarError::Truncated { .. } => Ok(()),
+                other => Err(other),
+            },
+        }
     }
 
     fn read_error(&self, source: io::Error) -> TarError {
@@ -156,7 +196,10 @@ impl<'a, R: TarInput> TarReader<'a, R> {
         }
         match self.block()? {
             None => Ok(None),
-            Some(second) if second == [0; BLOCK] => self.end().map(|()| None),
+            Some(second) if second == [0; BLOCK] => match self.forgiving {
+                true => Ok(None),
+                false => self.end().map(|()| None),
+            },
             Some(_) => {
                 let offset = self.offset - BLOCK as u64;
                 Err(TarError::Header { offset, problem: HeaderProblem::AfterZeroBlock })

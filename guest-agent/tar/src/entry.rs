@@ -1,11 +1,11 @@
 //! What an entry says, extended headers applied.
 
-use super::pax;
-use super::sparse::SparseMap;
+use crate::pax;
+use crate::reader::SparseMap;
 
 /// Seconds since 1970 and nanoseconds past them; the nanoseconds always count forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) struct Timestamp {
+pub struct Timestamp {
     /// Seconds since 1970, negative before.
     pub seconds: i64,
     /// Below a thousand million.
@@ -14,7 +14,7 @@ pub(crate) struct Timestamp {
 
 impl Timestamp {
     /// Reads `-12.345`; digits past the ninth decimal are dropped towards the past.
-    pub(super) fn parse(text: &[u8]) -> Option<Timestamp> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Timestamp> {
         let (negative, text) = match text.strip_prefix(b"-") {
             Some(rest) => (true, rest),
             None => (false, text),
@@ -39,7 +39,7 @@ impl Timestamp {
 
 /// An extended attribute as the archive gives it; the name is the full one, `user.x`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Xattr {
+pub struct Xattr {
     /// The full name with its namespace.
     pub name: Vec<u8>,
     /// The value; any bytes.
@@ -48,7 +48,7 @@ pub(crate) struct Xattr {
 
 /// What an entry is. Link targets are raw.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum EntryKind {
+pub enum EntryKind {
     /// A regular file.
     File,
     /// Another name of an earlier entry.
@@ -76,8 +76,8 @@ pub(crate) enum EntryKind {
 }
 
 /// One entry, its extended headers applied.
-#[derive(Debug, Clone)]
-pub(crate) struct Entry {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
     /// The name, raw: not normalised, not checked.
     pub path: Vec<u8>,
     /// What it is.
@@ -97,5 +97,5 @@ pub(crate) struct Entry {
     /// Where its data starts in the stream.
     pub data_offset: u64,
     /// For a sparse file, which stretches of it the data covers.
-    pub(crate) sparse: Option<SparseMap>,
+    pub sparse: Option<SparseMap>,
 }
