@@ -1,59 +1,58 @@
-//! What connections say they are, and streams that come before their process.
+//! What connections say they are, and those of streams that come before their process.
 
 use std::os::fd::OwnedFd;
-use std::time::Instant;
 
 use capsid_protocol::{
-    ControlAccepted, ErrorCode, Opening, OpeningReply, ProcessId, SPOKEN, StreamKind, VersionRange,
+    ControlAccepted, ErrorCode, Opening, OpeningReply, OutputAccepted, ProcessId, Refusal, SPOKEN,
+    StreamKind, VersionRange,
 };
-use rustix::event::PollFlags;
 
 use crate::control::{Arrival, Control, Newcomer};
 use crate::error::refusal;
 use crate::processes::Phase;
 use crate::sandbox::Sandbox;
 use crate::server::Server;
-use crate::streams::{Side, Stream, has_vanished};
+use crate::streams::{Streams, Which, has_vanished};
 
-/// Streams that wait for their process; what the host asks for beyond it is refused.
+/// Connections that wait for their process; what the host asks for beyond it is refused.
 const MAX_PARKED: usize = 64;
+/// Where the output of a process stands that has not started.
+const NOTHING_YET: OutputAccepted = OutputAccepted { acknowledged: 0, produced: 0 };
 
-/// Streams that were opened before their process was started.
+/// Connections of streams that were opened before their process was started.
 #[derive(Debug, Default)]
 pub(crate) struct Parked {
-    waiting: Vec<ParkedStream>,
+    waiting: Vec<ParkedConnection>,
 }
 
 #[derive(Debug)]
-struct ParkedStream {
+struct ParkedConnection {
     process: ProcessId,
-    kind: StreamKind,
+    which: Which,
     connection: OwnedFd,
     early: Vec<u8>,
 }
 
 impl Parked {
-    /// Whether one more may wait.
-    fn admits(&mut self, process: ProcessId, kind: StreamKind) -> Result<(), OpeningReply> {
-        self.waiting.retain(|parked| !has_vanished(&parked.connection));
-        if self.waiting.iter().any(|parked| parked.process == process && parked.kind == kind) {
-            return Err(refused(ErrorCode::Conflict, "the stream has a connection"));
-        }
+    /// Makes room for one more. One that waited for the same is closed: the newest stands.
+    fn admit(&mut self, process: ProcessId, which: Which) -> Result<(), Refusal> {
+        self.waiting.retain(|parked| {
+            let is_older = parked.process == process && parked.which == which;
+            !is_older && !has_vanished(&parked.connection)
+        });
         if self.waiting.len() >= MAX_PARKED {
-            return Err(refused(ErrorCode::InvalidState, "too many streams wait for their process"));
+            return Err(refusal(ErrorCode::InvalidState, "too many streams wait for their process"));
         }
         Ok(())
     }
 
     /// Gives a process's streams the connections that waited for them; others that waited for it are closed.
-    pub(crate) fn attach(&mut self, process: ProcessId, streams: &mut [Stream]) {
-        let (ours, others): (Vec<_>, _) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|parked| parked.process == process);
-        self.waiting = others;
-        for parked in ours {
-            if let Some(stream) = streams.iter_mut().find(|stream| stream.kind() == parked.kind) {
-                // A new stream has no connection that this could collide with.
-                let _ = stream.attach(parked.connection, &parked.early);
+    pub(crate) fn attach(&mut self, process: ProcessId, streams: &mut Streams, scratch: &mut [u8]) {
+        let ours = self.waiting.extract_if(.., |parked| parked.process == process);
+        for ParkedConnection { which, connection, early, .. } in ours {
+            match which {
+                Which::Output(kind) => streams.attach_output(kind, connection, NOTHING_YET, &early),
+                Which::Input => streams.attach_input(connection, &early, scratch),
             }
         }
     }
@@ -62,10 +61,6 @@ impl Parked {
     pub(crate) fn forget(&mut self, process: ProcessId) {
         self.waiting.retain(|parked| parked.process != process);
     }
-}
-
-fn refused(code: ErrorCode, message: &str) -> OpeningReply {
-    OpeningReply::Refused(refusal(code, message))
 }
 
 impl<S: Sandbox> Server<S> {
@@ -78,8 +73,11 @@ impl<S: Sandbox> Server<S> {
             Arrival::Opened(Opening::Control { speaks }, early) => {
                 self.accept_control(newcomer, speaks, &early)
             }
-            Arrival::Opened(Opening::Stream { process, stream }, early) => {
-                self.accept_stream(newcomer, process, stream, early);
+            Arrival::Opened(Opening::Output { process, stream, from }, early) => {
+                self.accept_output(newcomer, process, (stream, from), early);
+            }
+            Arrival::Opened(Opening::Input { process }, early) => {
+                self.accept_input(newcomer, process, early);
             }
         }
     }
@@ -91,13 +89,13 @@ impl<S: Sandbox> Server<S> {
                 "the agent speaks versions {} to {}, the host {} to {}",
                 SPOKEN.oldest.0, SPOKEN.newest.0, speaks.oldest.0, speaks.newest.0
             );
-            newcomer.reply(&refused(ErrorCode::Unsupported, &message));
+            newcomer.reply(&OpeningReply::Refused(refusal(ErrorCode::Unsupported, message)));
             return;
         };
         let reply = OpeningReply::Control(ControlAccepted { version });
         if let Some(connection) = newcomer.reply(&reply) {
             // Inputs that have just lost their connection lost it with the old host program.
-            self.processes.iter_mut().flat_map(|p| &mut p.streams).for_each(|stream| stream.settle(false));
+            self.processes.iter_mut().for_each(|process| process.streams.settle_input(false));
             self.control_count += 1;
             self.processes.forget_waiters_but_of(self.control_count);
             self.control = Some(Control::new(connection, self.control_count, early));
@@ -105,37 +103,68 @@ impl<S: Sandbox> Server<S> {
         }
     }
 
-    fn accept_stream(&mut self, newcomer: Newcomer, id: ProcessId, kind: StreamKind, early: Vec<u8>) {
+    fn accept_output(
+        &mut self,
+        newcomer: Newcomer,
+        id: ProcessId,
+        (kind, from): (StreamKind, Option<u64>),
+        early: Vec<u8>,
+    ) {
         let Some(process) = self.processes.get_mut(id) else {
-            return self.park(newcomer, id, kind, early);
+            return self.park_output(newcomer, id, (kind, from), early);
         };
-        let ended = matches!(process.phase, Phase::Ended(_));
-        match process.streams.iter_mut().find(|stream| stream.kind() == kind) {
-            Some(stream) if stream.is_taken() => {
-                newcomer.reply(&refused(ErrorCode::Conflict, "the stream has a connection"));
-            }
-            Some(stream) => {
-                if let Some(connection) = newcomer.reply(&OpeningReply::Stream) {
-                    let _ = stream.attach(connection, &early);
-                    stream.pump(Side::Host, PollFlags::empty(), Instant::now(), &mut self.scratch);
+        match process.streams.output_from(kind, from) {
+            Ok(accepted) => {
+                if let Some(connection) = newcomer.reply(&OpeningReply::Output(accepted)) {
+                    process.streams.attach_output(kind, connection, accepted, &early);
                 }
             }
-            // Everything of it was taken: the rest is its end.
-            None if ended => drop(newcomer.reply(&OpeningReply::Stream)),
-            None => {
-                newcomer
-                    .reply(&refused(ErrorCode::NotFound, "the process has no such stream, or has closed it"));
-            }
+            Err(refusal) => drop(newcomer.reply(&OpeningReply::Refused(refusal))),
         }
     }
 
-    fn park(&mut self, newcomer: Newcomer, process: ProcessId, kind: StreamKind, early: Vec<u8>) {
-        if let Err(reply) = self.parked.admits(process, kind) {
-            newcomer.reply(&reply);
+    fn park_output(
+        &mut self,
+        newcomer: Newcomer,
+        process: ProcessId,
+        (kind, from): (StreamKind, Option<u64>),
+        early: Vec<u8>,
+    ) {
+        if let Some(from @ 1..) = from {
+            let message = format!("byte {from} of the output cannot be had: the process has not started");
+            newcomer.reply(&OpeningReply::Refused(refusal(ErrorCode::InvalidArgument, message)));
             return;
         }
-        if let Some(connection) = newcomer.reply(&OpeningReply::Stream) {
-            self.parked.waiting.push(ParkedStream { process, kind, connection, early });
+        self.park(newcomer, process, Which::Output(kind), early, &OpeningReply::Output(NOTHING_YET));
+    }
+
+    fn accept_input(&mut self, newcomer: Newcomer, id: ProcessId, early: Vec<u8>) {
+        let Some(process) = self.processes.get_mut(id) else {
+            return self.park(newcomer, id, Which::Input, early, &OpeningReply::Input);
+        };
+        if process.streams.has_input() || matches!(process.phase, Phase::Ended(_)) {
+            // That of a process that has ended is closed at once: nobody reads it.
+            if let Some(connection) = newcomer.reply(&OpeningReply::Input) {
+                process.streams.attach_input(connection, &early, &mut self.scratch);
+            }
+        } else {
+            let message = "the process has no input, or has closed it";
+            newcomer.reply(&OpeningReply::Refused(refusal(ErrorCode::NotFound, message)));
+        }
+    }
+
+    fn park(
+        &mut self,
+        newcomer: Newcomer,
+        process: ProcessId,
+        which: Which,
+        early: Vec<u8>,
+        reply: &OpeningReply,
+    ) {
+        if let Err(refusal) = self.parked.admit(process, which) {
+            newcomer.reply(&OpeningReply::Refused(refusal));
+        } else if let Some(connection) = newcomer.reply(reply) {
+            self.parked.waiting.push(ParkedConnection { process, which, connection, early });
         }
     }
 }

@@ -13,7 +13,7 @@ use std::time::Instant;
 use capsid_protocol::{ExitReport, FrameAssembler, ProcessId, Refusal, Response, StartedProcess};
 
 use crate::control::Asker;
-use crate::streams::Stream;
+use crate::streams::Streams;
 
 /// Processes that are not ended, or whose output has not been taken.
 pub(crate) const MAX_LIVE: usize = 1024;
@@ -75,8 +75,8 @@ pub(crate) enum Phase {
 pub(crate) struct Process {
     /// Where it is in its life.
     pub(crate) phase: Phase,
-    /// Its streams that are not over.
-    pub(crate) streams: Vec<Stream>,
+    /// What it reads and writes.
+    pub(crate) streams: Streams,
     /// Who is to be told of its end.
     pub(crate) waiters: Vec<Asker>,
 }
@@ -143,19 +143,14 @@ impl Processes {
         }
     }
 
-    /// The next moment at which a stream wants to be pumped or settled.
+    /// The next moment at which a process's streams want to be tidied.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.table
-            .values()
-            .flat_map(|process| &process.streams)
-            .flat_map(|stream| [stream.deadline(), stream.settle_at()])
-            .flatten()
-            .min()
+        self.table.values().filter_map(|process| process.streams.deadline()).min()
     }
 }
 
 impl Process {
     fn is_live(&self) -> bool {
-        !matches!(self.phase, Phase::Ended(_)) || !self.streams.is_empty()
+        !matches!(self.phase, Phase::Ended(_)) || !self.streams.are_over()
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use capsid_protocol::{
     ErrorCode, ExitReport, FrameAssembler, PreparedRoot, ProcessId, ProcessSpec, Refusal, Request, Response,
-    StreamKind, TerminalSize,
+    TerminalSize,
 };
 use rustix::event::PollFlags;
 use rustix::io::Errno;
@@ -120,7 +120,7 @@ impl<S: Sandbox> Server<S> {
                 self.parked.forget(id);
             }
         })?;
-        self.parked.attach(id, &mut launched.streams);
+        self.parked.attach(id, &mut launched.streams, &mut self.scratch);
         if let Some(child) = launched.child {
             self.reaper.watch(id, child);
         }
@@ -181,8 +181,7 @@ impl<S: Sandbox> Server<S> {
         let Some(process) = self.processes.get_mut(id) else { return };
         let report = ExitReport { status, at_us: now_us(), oom_killed };
         process.phase = Phase::Ended(report.clone());
-        let now = Instant::now();
-        process.streams.iter_mut().for_each(|stream| stream.process_ended(now));
+        process.streams.process_ended(Instant::now());
         for waiter in std::mem::take(&mut process.waiters) {
             self.answer(waiter, &Response::Exited(report.clone()));
         }
@@ -218,9 +217,7 @@ impl<S: Sandbox> Server<S> {
 
     fn resize(&mut self, id: ProcessId, size: TerminalSize) -> Result<Response, Refusal> {
         self.check_running(id)?;
-        let streams = self.processes.get(id).map_or(&[][..], |process| &process.streams);
-        let terminal = streams.iter().find(|stream| stream.kind() == StreamKind::Terminal);
-        let terminal = terminal.and_then(|stream| stream.process_side());
+        let terminal = self.processes.get(id).and_then(|process| process.streams.terminal());
         let terminal =
             terminal.ok_or_else(|| refusal(ErrorCode::InvalidState, "the process has no terminal"))?;
         stdio::set_size(terminal, size)

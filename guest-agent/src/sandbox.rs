@@ -10,7 +10,7 @@ use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_sp
 use crate::cgroup::ContainerGroup;
 use crate::error::{Step, refusal};
 use crate::stdio::Stdio;
-use crate::streams::Stream;
+use crate::streams::Streams;
 use crate::sys::process::{Child, Forked};
 use crate::{container, launch, overlay, root, sys};
 
@@ -22,7 +22,7 @@ pub(crate) struct Launched {
     /// See [`launch`].
     pub(crate) status: OwnedFd,
     /// The agent's side of its stdio.
-    pub(crate) streams: Vec<Stream>,
+    pub(crate) streams: Streams,
 }
 
 /// A place in which one container runs.

@@ -16,7 +16,7 @@ use crate::processes::{Phase, Processes};
 use crate::reaper::Reaper;
 use crate::requests::Closing;
 use crate::sandbox::Sandbox;
-use crate::streams::{BUFFER_BYTES, Side};
+use crate::streams::{BUFFER_BYTES, Side, Which};
 use crate::sys;
 
 /// Connections that have not said what they are; beyond it the oldest goes.
@@ -31,8 +31,7 @@ enum Source {
     Control,
     Status(ProcessId),
     Child(i32),
-    /// By its place among the process's streams.
-    Stream(ProcessId, usize, Side),
+    Stream(ProcessId, Which, Side),
 }
 
 /// The server.
@@ -83,7 +82,7 @@ impl<S: Sandbox> Server<S> {
                 Source::Control => self.talk(events),
                 Source::Status(process) => self.read_status(process),
                 Source::Child(pid) => self.reap(pid),
-                Source::Stream(process, place, side) => self.pump(process, place, side, events),
+                Source::Stream(process, which, side) => self.pump(process, which, side, events),
             }
         }
         self.tidy();
@@ -143,11 +142,9 @@ impl<S: Sandbox> Server<S> {
             if let Phase::Starting(starting) = &process.phase {
                 add(Source::Status(id), starting.status.as_fd(), PollFlags::IN);
             }
-            for (place, stream) in process.streams.iter().enumerate() {
-                stream.interests(|side, descriptor, events| {
-                    add(Source::Stream(id, place, side), descriptor, events);
-                });
-            }
+            process.streams.interests(|which, side, descriptor, events| {
+                add(Source::Stream(id, which, side), descriptor, events);
+            });
         }
     }
 
@@ -162,24 +159,17 @@ impl<S: Sandbox> Server<S> {
         Timespec::try_from(shortest).ok()
     }
 
-    fn pump(&mut self, id: ProcessId, place: usize, side: Side, events: PollFlags) {
-        let Some(process) = self.processes.get_mut(id) else { return };
-        if let Some(stream) = process.streams.get_mut(place) {
-            stream.pump(side, events, Instant::now(), &mut self.scratch);
+    fn pump(&mut self, id: ProcessId, which: Which, side: Side, events: PollFlags) {
+        if let Some(process) = self.processes.get_mut(id) {
+            process.streams.pump(which, side, events, &mut self.scratch);
         }
     }
 
-    /// Pumps and settles the streams whose time has come, and lets go of what is over. The only place that moves places.
+    /// Does for the streams what it is time for, and lets go of what is over.
     fn tidy(&mut self) {
         let now = Instant::now();
         for process in self.processes.iter_mut() {
-            for stream in process.streams.iter_mut().filter(|s| s.deadline().is_some_and(|at| at <= now)) {
-                stream.pump(Side::Process, PollFlags::empty(), now, &mut self.scratch);
-            }
-            for stream in process.streams.iter_mut().filter(|s| s.settle_at().is_some_and(|at| at <= now)) {
-                stream.settle(self.control.is_some());
-            }
-            process.streams.retain(|stream| !stream.is_over());
+            process.streams.tidy(now, self.control.is_some());
         }
         self.newcomers.retain(Option::is_some);
         let surplus = self.newcomers.len().saturating_sub(MAX_NEWCOMERS);

@@ -9,7 +9,7 @@ use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
 use crate::error::{Step, StepError};
-use crate::streams::Stream;
+use crate::streams::{Input, Output, Streams};
 
 /// The process's ends.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ pub(crate) struct Stdio {
     /// The process's.
     pub(crate) child: ChildStdio,
     /// The agent's.
-    pub(crate) streams: Vec<Stream>,
+    pub(crate) streams: Streams,
 }
 
 impl Stdio {
@@ -100,29 +100,30 @@ impl Stdio {
         let theirs = rustix::pty::ioctl_tiocgptpeer(&ours, flags).step(failed)?;
         set_nonblocking(ours.as_fd()).step(failed)?;
         let far_end = theirs.try_clone().step(failed)?;
-        let stream = Stream::new(StreamKind::Terminal, ours, Some(far_end));
-        Ok(Self { child: ChildStdio::Terminal(theirs), streams: vec![stream] })
+        let input = Input::terminal(ours.try_clone().step(failed)?);
+        let output = Output::new(StreamKind::Terminal, ours, Some(far_end));
+        let streams = Streams::new(vec![output], Some(input));
+        Ok(Self { child: ChildStdio::Terminal(theirs), streams })
     }
 
     fn pipes(with_stdin: bool) -> Result<Self, StepError> {
         let failed = || "failed to make a pipe".to_owned();
         let pipe = || pipe_with(PipeFlags::CLOEXEC).step(failed);
-        let stream = |kind, end: OwnedFd| {
+        let output = |kind, end: OwnedFd| {
             set_nonblocking(end.as_fd()).step(failed)?;
-            Ok(Stream::new(kind, end, None))
+            Ok(Output::new(kind, end, None))
         };
         let (our_stdout, stdout) = pipe()?;
         let (our_stderr, stderr) = pipe()?;
-        let mut streams =
-            vec![stream(StreamKind::Stdout, our_stdout)?, stream(StreamKind::Stderr, our_stderr)?];
-        let child = if with_stdin {
-            let (stdin, our_stdin) = pipe()?;
-            streams.push(stream(StreamKind::Stdin, our_stdin)?);
-            ChildStdio::Pipes { stdin, stdout, stderr }
-        } else {
-            ChildStdio::NoStdin { stdout, stderr }
-        };
-        Ok(Self { child, streams })
+        let outputs = vec![output(StreamKind::Stdout, our_stdout)?, output(StreamKind::Stderr, our_stderr)?];
+        if !with_stdin {
+            let child = ChildStdio::NoStdin { stdout, stderr };
+            return Ok(Self { child, streams: Streams::new(outputs, None) });
+        }
+        let (stdin, our_stdin) = pipe()?;
+        set_nonblocking(our_stdin.as_fd()).step(failed)?;
+        let streams = Streams::new(outputs, Some(Input::stdin(our_stdin)));
+        Ok(Self { child: ChildStdio::Pipes { stdin, stdout, stderr }, streams })
     }
 }
 

@@ -1,12 +1,11 @@
 //! What the command line does not use yet and the protocol promises: further processes, terminals, many waiters, a
 //! control connection that is made again, pause and resume.
 
-use std::io::{Read, Write};
 use std::time::Duration;
 
 use capsid_image::Store;
 use capsid_protocol::{ErrorCode, ExitStatus, ProcessId, ProcessSpec, StreamKind, TerminalSize};
-use capsid_runtime::agent::Agent;
+use capsid_runtime::agent::{Agent, OutputStream};
 use capsid_runtime::artifacts::Artifacts;
 use capsid_runtime::container::ContainerId;
 use capsid_runtime::engine::{EngineChoice, choose_engine};
@@ -16,6 +15,7 @@ use capsid_runtime::timeline::{HostMoment, Timeline};
 use capsid_runtime::writable::clone_template_unnamed;
 use capsid_tests::host;
 use capsid_vmm::control::{ControlReply, ControlRequest, MachineState};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 /// A sandbox whose own process sleeps, and that process's description to make others from.
@@ -47,22 +47,47 @@ fn shell(of: &ProcessSpec, number: u32, script: &str) -> ProcessSpec {
     ProcessSpec { process: ProcessId(number), args, ..of.clone() }
 }
 
+/// The next `count` bytes of an output, acknowledged.
+async fn next(output: &mut OutputStream, count: usize) -> String {
+    let mut bytes = vec![0; count];
+    let mut filled = 0;
+    while filled < count {
+        let read = output.read(&mut bytes[filled..]).await.unwrap();
+        assert_ne!(read, 0, "an early end");
+        filled += read;
+    }
+    output.acknowledge(output.offset()).await.unwrap();
+    String::from_utf8(bytes).unwrap()
+}
+
+/// Everything of an output up to its end, acknowledged as it comes.
+async fn rest(mut output: OutputStream) -> String {
+    let mut text = Vec::new();
+    let mut block = vec![0; 64 << 10];
+    loop {
+        let count = output.read(&mut block).await.unwrap();
+        output.acknowledge(output.offset()).await.unwrap();
+        if count == 0 {
+            return String::from_utf8(text).unwrap();
+        }
+        text.extend_from_slice(&block[..count]);
+    }
+}
+
 #[tokio::test]
 async fn further_processes_share_the_container_and_have_streams_of_their_own() {
     let (sandbox, init) = sleeping().await;
     let agent = sandbox.agent();
-    let mut stdout = agent.open_stream(ProcessId(1), StreamKind::Stdout).await.unwrap();
-    let mut stdin = agent.open_stream(ProcessId(1), StreamKind::Stdin).await.unwrap();
+    let stdout = agent.open_output(ProcessId(1), StreamKind::Stdout, 0).await.unwrap();
+    let mut stdin = agent.open_input(ProcessId(1)).await.unwrap();
     let mut spec = shell(&init, 1, "cat; cat /proc/1/cmdline | tr '\\0' ' '; exit 5");
     spec.stdin = true;
     agent.start_process(spec).await.unwrap();
-    stdin.write_all(b"typed ").unwrap();
-    stdin.shutdown(std::net::Shutdown::Write).unwrap();
+    stdin.write_all(b"typed ").await.unwrap();
+    stdin.finish().await.unwrap();
     let (one, other) = tokio::join!(agent.wait(ProcessId(1)), agent.wait(ProcessId(1)));
     assert_eq!((one.unwrap().status, other.unwrap().status), (ExitStatus::Code(5), ExitStatus::Code(5)));
-    let mut said = String::new();
-    stdout.read_to_string(&mut said).unwrap();
-    assert_eq!(said, "typed sleep 1000 ");
+    assert_eq!(rest(stdout).await, "typed sleep 1000 ");
     // The end is still known.
     assert_eq!(agent.wait(ProcessId(1)).await.unwrap().status, ExitStatus::Code(5));
     sandbox.stop().await;
@@ -72,19 +97,16 @@ async fn further_processes_share_the_container_and_have_streams_of_their_own() {
 async fn a_further_process_can_have_a_terminal_that_is_resized() {
     let (sandbox, init) = sleeping().await;
     let agent = sandbox.agent();
-    let mut terminal = agent.open_stream(ProcessId(2), StreamKind::Terminal).await.unwrap();
+    let mut terminal = agent.open_output(ProcessId(2), StreamKind::Terminal, 0).await.unwrap();
+    let mut input = agent.open_input(ProcessId(2)).await.unwrap();
     let mut spec = shell(&init, 2, "stty size; read line; stty size; echo $line");
     spec.terminal = Some(TerminalSize { rows: 30, columns: 90 });
     agent.start_process(spec).await.unwrap();
-    let mut seen = vec![0; 7];
-    terminal.read_exact(&mut seen).unwrap();
-    assert_eq!(seen, b"30 90\r\n");
+    assert_eq!(next(&mut terminal, 7).await, "30 90\r\n");
     agent.resize(ProcessId(2), TerminalSize { rows: 31, columns: 91 }).await.unwrap();
-    terminal.write_all(b"typed\n").unwrap();
+    input.write_all(b"typed\n").await.unwrap();
     assert_eq!(agent.wait(ProcessId(2)).await.unwrap().status, ExitStatus::Code(0));
-    let mut rest = String::new();
-    terminal.read_to_string(&mut rest).unwrap();
-    assert_eq!(rest, "typed\r\n31 91\r\ntyped\r\n");
+    assert_eq!(rest(terminal).await, "typed\r\n31 91\r\ntyped\r\n");
     sandbox.stop().await;
 }
 

@@ -13,12 +13,15 @@
 //!   │   ◀── dials READY_PORT once: Ready ───   │   listening now, with its boot milestones
 //!   │   ─── Opening::Control ─────────────▶    │
 //!   │   ◀── ControlAccepted / refusal ──────   │   then Request ▶ / ◀ Response frames, matched by id
-//!   │   ─── Opening::Stream ──────────────▶    │
-//!   │   ◀── StreamAccepted / refusal ───────   │   then raw bytes of one stdio stream, half-close = end of file
+//!   │   ─── Opening::Output, from a byte ─▶    │
+//!   │   ◀── OutputAccepted / refusal ───────   │   then raw bytes ◀, half-close = the end; acknowledgements ▶
+//!   │   ─── Opening::Input ───────────────▶    │
+//!   │   ◀── accepted / refusal ─────────────   │   then raw bytes ▶, half-close = the end
 //! ```
 //!
 //! Control never queues behind data. A control connection may end and another be opened at any time (a host
-//! program that was restarted): the container goes on.
+//! program that was restarted): the container goes on. So may an output's, from any byte that is not acknowledged:
+//! whatever kills the host program, no byte is lost.
 //!
 //! # Compatibility
 //!
@@ -38,8 +41,8 @@ pub use frame::{
     encode_frame, read_frame, write_frame,
 };
 pub use message::{
-    ControlAccepted, ErrorCode, ExitReport, ExitStatus, Milestone, Opening, OpeningReply, ProcessId, Ready,
-    Refusal, Request, Response, StreamKind, Version, VersionRange,
+    ControlAccepted, ErrorCode, ExitReport, ExitStatus, Milestone, Opening, OpeningReply, OutputAccepted,
+    ProcessId, Ready, Refusal, Request, Response, StreamKind, Version, VersionRange,
 };
 pub use process::{Capability, Identity, ProcessSpec, Rlimit, RlimitKind, StartedProcess, TerminalSize};
 pub use root::{Limits, PrepareRoot, PreparedRoot, TmpfsMount, WritableLayer};
@@ -49,6 +52,12 @@ pub const AGENT_PORT: u32 = 1024;
 
 /// vsock port on the host that the agent dials once, when it listens.
 pub const READY_PORT: u32 = 1025;
+
+/// Bytes of one output that the agent keeps for a host that has not acknowledged them. Beyond it the process waits.
+pub const OUTPUT_WINDOW_BYTES: usize = 1 << 20;
+
+/// Bytes of one acknowledgement of an output.
+pub const ACKNOWLEDGEMENT_BYTES: usize = 8;
 
 /// Versions that this build of the protocol speaks.
 pub const SPOKEN: VersionRange = VersionRange { oldest: Version(1), newest: Version(1) };

@@ -67,30 +67,47 @@ pub enum Opening {
         /// Versions that the host speaks.
         speaks: VersionRange,
     },
-    /// The raw bytes of one stdio stream. May be opened before the process is started, so that no byte waits;
-    /// the agent keeps a few such streams until then.
-    Stream {
-        /// Whose stream.
+    /// What a process writes, from one byte of it on: raw bytes from the agent, acknowledgements from the host. May be
+    /// opened before the process is started, so that no byte waits; the agent keeps a few such connections until then.
+    /// A newer connection takes the place of an older one, whether or not that still stands: the host's program may be
+    /// half dead.
+    ///
+    /// An acknowledgement is the count of bytes, since the process's start, that the agent need not keep any more, as
+    /// a 64-bit little-endian number ([`crate::ACKNOWLEDGEMENT_BYTES`]); half of one at the connection's end means
+    /// nothing, and one of more than was sent ends the connection. The agent keeps what is not acknowledged, at most
+    /// [`crate::OUTPUT_WINDOW_BYTES`]; beyond that the process waits.
+    ///
+    /// The agent half-closes the connection after the last byte, and lets go of it once that is acknowledged.
+    Output {
+        /// Whose output.
         process: ProcessId,
-        /// Which of its streams.
+        /// Which of its outputs.
         stream: StreamKind,
+        /// How many bytes the host has, which acknowledges them. At least as many as are acknowledged, at most as many
+        /// as the agent has read of the process. Absent: as many as are acknowledged.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<u64>,
+    },
+    /// Raw bytes for a process's stdin, or for its terminal. Like an output it may come early, and the newest stands.
+    ///
+    /// Half-closing it ends the process's stdin, after which the agent closes the connection; a terminal has no such
+    /// end. A connection that is closed for both directions at once ends stdin a moment later if the control connection
+    /// stands, and leaves it open for another if that has ended as well: the host program was killed.
+    Input {
+        /// Whose input.
+        process: ProcessId,
     },
 }
 
-/// A stdio stream.
+/// Something that a process writes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StreamKind {
-    /// Host to process. Half-closing it ends the process's input; the agent then closes the connection. Closing it
-    /// for both directions at once ends the input a moment later if the control connection stands, and leaves it
-    /// open for another connection if that has ended as well: the host program was killed.
-    Stdin,
-    /// Process to host.
+    /// Standard output.
     Stdout,
-    /// Process to host; a process with a terminal has none. As with stdout, what was written before the process ended
-    /// is there until a connection has taken it.
+    /// Standard error.
     Stderr,
-    /// Both directions of a process's terminal.
+    /// The terminal of a process that has one, and then neither of the others.
     Terminal,
 }
 
@@ -100,8 +117,10 @@ pub enum StreamKind {
 pub enum OpeningReply {
     /// The control connection stands.
     Control(ControlAccepted),
-    /// Raw bytes follow.
-    Stream,
+    /// The bytes of an output follow.
+    Output(OutputAccepted),
+    /// The bytes of an input may follow.
+    Input,
     /// The connection is closed after this frame.
     Refused(Refusal),
 }
@@ -111,6 +130,16 @@ pub enum OpeningReply {
 pub struct ControlAccepted {
     /// The version that is spoken from here on.
     pub version: Version,
+}
+
+/// Where an output stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputAccepted {
+    /// Bytes since the process's start that are acknowledged, those by this opening included: where the bytes that
+    /// follow begin.
+    pub acknowledged: u64,
+    /// Bytes that the agent has read of the process so far.
+    pub produced: u64,
 }
 
 /// What the host asks for. Each request is answered exactly once, in any order.

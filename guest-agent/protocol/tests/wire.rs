@@ -9,9 +9,9 @@ use std::path::Path;
 
 use capsid_protocol::{
     Capability, ControlAccepted, ErrorCode, ExitReport, ExitStatus, Identity, Limits, Milestone, Opening,
-    OpeningReply, PrepareRoot, PreparedRoot, ProcessId, ProcessSpec, Ready, Refusal, Request, RequestId,
-    Response, Rlimit, RlimitKind, SPOKEN, StartedProcess, StreamKind, TerminalSize, TmpfsMount, Version,
-    WritableLayer, read_frame, write_frame,
+    OpeningReply, OutputAccepted, PrepareRoot, PreparedRoot, ProcessId, ProcessSpec, Ready, Refusal, Request,
+    RequestId, Response, Rlimit, RlimitKind, SPOKEN, StartedProcess, StreamKind, TerminalSize, TmpfsMount,
+    Version, WritableLayer, read_frame, write_frame,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -74,12 +74,18 @@ fn add_openings(snapshot: &mut Snapshot) {
     let (agent, kernel) = ("0.1.0".to_owned(), "6.12.0".to_owned());
     snapshot.add("Ready", Ready { speaks: SPOKEN, agent, kernel, milestones });
     snapshot.add("Opening::Control", Opening::Control { speaks: SPOKEN });
-    for stream in [StreamKind::Stdin, StreamKind::Stdout, StreamKind::Stderr, StreamKind::Terminal] {
-        snapshot
-            .add(&format!("Opening::Stream {stream:?}"), Opening::Stream { process: ProcessId(7), stream });
+    let process = ProcessId(7);
+    for stream in [StreamKind::Stdout, StreamKind::Stderr, StreamKind::Terminal] {
+        let opening = Opening::Output { process, stream, from: Some(4096) };
+        snapshot.add(&format!("Opening::Output {stream:?}"), opening);
     }
+    let stream = StreamKind::Stdout;
+    snapshot.add("Opening::Output, the least", Opening::Output { process, stream, from: None });
+    snapshot.add("Opening::Input", Opening::Input { process });
     snapshot.add("OpeningReply::Control", OpeningReply::Control(ControlAccepted { version: Version(1) }));
-    snapshot.add("OpeningReply::Stream", OpeningReply::Stream);
+    let accepted = OutputAccepted { acknowledged: 4096, produced: 5000 };
+    snapshot.add("OpeningReply::Output", OpeningReply::Output(accepted));
+    snapshot.add("OpeningReply::Input", OpeningReply::Input);
     let refusal = Refusal { code: ErrorCode::Conflict, message: "taken".to_owned() };
     snapshot.add("OpeningReply::Refused", OpeningReply::Refused(refusal));
 }

@@ -1,5 +1,6 @@
 //! Both ends of a served connection: a server in a thread over a sandbox without walls, and a host to talk to it.
 
+use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -9,8 +10,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use capsid_protocol::{
-    ErrorCode, ExitReport, FrameError, Identity, Opening, OpeningReply, PrepareRoot, ProcessId, ProcessSpec,
-    Refusal, Request, RequestId, Response, SPOKEN, StartedProcess, StreamKind, read_frame, write_frame,
+    ErrorCode, ExitReport, FrameError, Identity, Opening, OpeningReply, OutputAccepted, PrepareRoot,
+    ProcessId, ProcessSpec, Refusal, Request, RequestId, Response, SPOKEN, StartedProcess, StreamKind,
+    read_frame, write_frame,
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -81,6 +83,14 @@ pub(super) struct Host {
 /// A control connection.
 pub(super) struct ControlLine(UnixStream);
 
+/// A connection to an output.
+#[derive(Debug)]
+pub(super) struct OutputLine {
+    connection: UnixStream,
+    accepted: OutputAccepted,
+    offset: u64,
+}
+
 impl Host {
     pub(super) fn new() -> Self {
         let (connections, arriving) = channel();
@@ -110,16 +120,30 @@ impl Host {
         ControlLine(connection)
     }
 
-    pub(super) fn try_stream(&self, process: u32, stream: StreamKind) -> Result<UnixStream, Refusal> {
-        match self.open(&Opening::Stream { process: ProcessId(process), stream }) {
-            (connection, OpeningReply::Stream) => Ok(connection),
+    pub(super) fn try_output(
+        &self,
+        process: u32,
+        stream: StreamKind,
+        from: Option<u64>,
+    ) -> Result<OutputLine, Refusal> {
+        match self.open(&Opening::Output { process: ProcessId(process), stream, from }) {
+            (connection, OpeningReply::Output(accepted)) => {
+                Ok(OutputLine { connection, accepted, offset: accepted.acknowledged })
+            }
             (_, OpeningReply::Refused(refusal)) => Err(refusal),
-            (_, OpeningReply::Control(_)) => panic!("a stream was answered as control"),
+            (_, other) => panic!("an output was answered as {other:?}"),
         }
     }
 
-    pub(super) fn stream(&self, process: u32, stream: StreamKind) -> UnixStream {
-        self.try_stream(process, stream).expect("the stream is free")
+    pub(super) fn output(&self, process: u32, stream: StreamKind) -> OutputLine {
+        self.try_output(process, stream, None).expect("the output can be had")
+    }
+
+    pub(super) fn input(&self, process: u32) -> UnixStream {
+        match self.open(&Opening::Input { process: ProcessId(process) }) {
+            (connection, OpeningReply::Input) => connection,
+            (_, other) => panic!("an input was answered as {other:?}"),
+        }
     }
 
     pub(super) fn send(&mut self, control: &mut ControlLine, request: &Request) -> RequestId {
@@ -178,11 +202,70 @@ impl ControlLine {
     }
 
     pub(super) fn write_raw(&mut self, bytes: &[u8]) {
-        std::io::Write::write_all(&mut self.0, bytes).expect("the server reads");
+        self.0.write_all(bytes).expect("the server reads");
     }
 
     pub(super) fn close(self) {
         let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
+impl OutputLine {
+    pub(super) fn accepted(&self) -> OutputAccepted {
+        self.accepted
+    }
+
+    /// How many bytes came since the process started.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    pub(super) fn acknowledge_at(&mut self, place: u64) {
+        // The agent may have let go already.
+        let _ = self.connection.write_all(&place.to_le_bytes());
+    }
+
+    /// Everything up to the end, each byte acknowledged as it comes.
+    pub(super) fn take_rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut block = vec![0; 100_000];
+        loop {
+            let count = self.connection.read(&mut block).expect("the output goes on or ends");
+            if count == 0 {
+                return bytes;
+            }
+            bytes.extend_from_slice(&block[..count]);
+            self.offset += count as u64;
+            self.acknowledge_at(self.offset);
+        }
+    }
+
+    /// Reads until the text is there.
+    pub(super) fn await_text(&mut self, text: &str) {
+        let mut read = vec![0; text.len()];
+        self.connection.read_exact(&mut read).expect("the text comes");
+        self.offset += read.len() as u64;
+        assert_eq!(String::from_utf8_lossy(&read), text);
+    }
+
+    /// Reads something, if it comes soon.
+    pub(super) fn read_soon(&mut self, patience: Duration) -> Option<usize> {
+        self.connection.set_read_timeout(Some(patience)).expect("a timeout");
+        let count = self.connection.read(&mut vec![0; 100_000]);
+        self.connection.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        count.ok()
+    }
+
+    pub(super) fn is_quiet_for(&mut self, patience: Duration) -> bool {
+        self.read_soon(patience).is_none()
+    }
+
+    /// Whether nothing more comes.
+    pub(super) fn has_ended(&mut self) -> bool {
+        match self.connection.read(&mut [0]) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
     }
 }
 

@@ -120,7 +120,7 @@ fn nonsense_ends_its_connection_alone() {
 fn a_shutdown_ends_everything_and_tells_every_waiter_first() {
     let (mut host, mut control) = ready();
     host.start(&mut control, 1, false, "sleep 30");
-    let _stdout = host.stream(1, StreamKind::Stdout);
+    let _stdout = host.output(1, StreamKind::Stdout);
     let waited = host.send(&mut control, &Request::Wait { process: ProcessId(1) });
     let shut = host.send(&mut control, &Request::Shutdown);
     let (first, response) = control.receive();

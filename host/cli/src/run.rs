@@ -262,32 +262,36 @@ async fn run_process(
 
 /// Connects the streams before the process starts, so that no byte waits.
 async fn open_streams(sandbox: &Sandbox, spec: &ContainerSpec) -> Result<Streams, Failure> {
-    let connect = async |kind| {
-        let stream = sandbox.or_ended(sandbox.agent().open_stream(ProcessId::INIT, kind)).await;
-        stream.map_err(|error| Failure::of_sandbox(&error))
+    let output = async |kind| {
+        let output = sandbox.or_ended(sandbox.agent().open_output(ProcessId::INIT, kind, 0)).await;
+        let output = output.map_err(|error| Failure::of_sandbox(&error))?;
+        output.into_blocking().map_err(local)
     };
-    let local = |error: io::Error| Failure::of_run(&error);
+    let input = async || {
+        let input = sandbox.or_ended(sandbox.agent().open_input(ProcessId::INIT)).await;
+        input.map_err(|error| Failure::of_sandbox(&error))?.into_blocking().map_err(local)
+    };
     if spec.process.terminal.is_some() {
-        let stream = connect(StreamKind::Terminal).await?;
         let raw = if spec.process.stdin {
             let raw = RawMode::enter().map_err(local)?;
-            copy_input(stream.try_clone().map_err(local)?, false).map_err(local)?;
+            copy_input(input().await?, false).map_err(local)?;
             Some(raw)
         } else {
             None
         };
-        return Ok(Streams {
-            outputs: vec![copy_output(stream, stdout()).map_err(local)?],
-            terminal: true,
-            _raw: raw,
-        });
+        let output = copy_output(output(StreamKind::Terminal).await?, stdout()).map_err(local)?;
+        return Ok(Streams { outputs: vec![output], terminal: true, _raw: raw });
     }
     if spec.process.stdin {
-        copy_input(connect(StreamKind::Stdin).await?, true).map_err(local)?;
+        copy_input(input().await?, true).map_err(local)?;
     }
-    let output = copy_output(connect(StreamKind::Stdout).await?, stdout()).map_err(local)?;
-    let errors = copy_output(connect(StreamKind::Stderr).await?, stderr()).map_err(local)?;
+    let errors = copy_output(output(StreamKind::Stderr).await?, stderr()).map_err(local)?;
+    let output = copy_output(output(StreamKind::Stdout).await?, stdout()).map_err(local)?;
     Ok(Streams { outputs: vec![output, errors], terminal: false, _raw: None })
+}
+
+fn local(error: io::Error) -> Failure {
+    Failure::of_run(&error)
 }
 
 /// What ended a run.

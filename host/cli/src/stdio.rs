@@ -11,12 +11,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use capsid_protocol::OUTPUT_WINDOW_BYTES;
 use capsid_runtime::timeline::HostMoment;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 /// Size of a copy's blocks, in bytes.
 const BLOCK_BYTES: usize = 256 << 10;
+/// How many bytes of output are acknowledged together: the agent waits when four times as many are not.
+const ACKNOWLEDGED_AT_ONCE: u64 = OUTPUT_WINDOW_BYTES as u64 / 4;
 /// How long a guest whose process has ended may take to send the next byte of its output.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -51,6 +54,7 @@ pub(crate) fn copy_output(mut from: UnixStream, to: BorrowedFd<'_>) -> io::Resul
 
 fn copy_all(from: &mut UnixStream, to: &mut File, progress: &Progress) -> io::Result<()> {
     let mut block = vec![0; BLOCK_BYTES];
+    let mut acknowledged = 0;
     loop {
         let count = match from.read(&mut block) {
             Ok(0) => return Ok(()),
@@ -60,12 +64,19 @@ fn copy_all(from: &mut UnixStream, to: &mut File, progress: &Progress) -> io::Re
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
             Err(error) => return Err(error),
         };
-        if progress.bytes.fetch_add(count as u64, Ordering::Relaxed) == 0 {
+        let before = progress.bytes.fetch_add(count as u64, Ordering::Relaxed);
+        if before == 0 {
             progress.first_byte.store(HostMoment::now().0, Ordering::Relaxed);
         }
         progress.writing.store(true, Ordering::Relaxed);
         to.write_all(&block[..count])?;
         progress.writing.store(false, Ordering::Relaxed);
+        let written = before + count as u64;
+        if written - acknowledged >= ACKNOWLEDGED_AT_ONCE {
+            // Nobody reads it when the machine has ended; then the next read says so.
+            let _ = from.write_all(&written.to_le_bytes());
+            acknowledged = written;
+        }
     }
 }
 

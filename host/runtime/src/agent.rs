@@ -4,30 +4,32 @@
 //! Firecracker's does. The guest is not trusted: every length is capped, every wait has an end, and a guest that says
 //! what it should not say costs its own connection.
 
+mod connection;
+mod streams;
+
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::net::UnixStream as BlockingUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use capsid_protocol::{
-    AGENT_PORT, ErrorCode, ExitReport, FRAME_HEADER_BYTES, FrameError, Opening, OpeningReply, PrepareRoot,
-    PreparedRoot, ProcessId, ProcessSpec, Ready, Refusal, Request, RequestId, Response, SPOKEN,
-    StartedProcess, StreamKind, TerminalSize, decode_body, decode_header, encode_frame,
+    ErrorCode, ExitReport, FrameError, Opening, OpeningReply, PrepareRoot, PreparedRoot, ProcessId,
+    ProcessSpec, Ready, Refusal, Request, RequestId, Response, SPOKEN, StartedProcess, StreamKind,
+    TerminalSize, encode_frame,
 };
-use serde::de::DeserializeOwned;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use connection::{open, read_message};
+pub use streams::{InputStream, OutputAcknowledger, OutputReader, OutputStream};
+
 /// How long the agent may take for what it should do at once. Generous: an emulated guest on a busy machine is slow.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// The longest answer to `CONNECT`: `OK 4294967295\n`.
-const MAX_CONNECT_ANSWER: usize = 32;
 
 /// Why the agent did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +115,9 @@ impl Agent {
         match reply {
             OpeningReply::Control(_) => {}
             OpeningReply::Refused(refusal) => return Err(AgentError::Refused(refusal.message)),
-            OpeningReply::Stream => return Err(AgentError::WrongAnswer { what: "the opening" }),
+            OpeningReply::Output(_) | OpeningReply::Input => {
+                return Err(AgentError::WrongAnswer { what: "the opening" });
+            }
         }
         let (read_half, write_half) = stream.into_split();
         let pending: Pending = Arc::new(Mutex::new(Some(HashMap::new())));
@@ -126,29 +130,62 @@ impl Agent {
         })
     }
 
-    /// Connects one stdio stream of a process, which may be started later. The result is blocking: bulk data is
-    /// copied by threads.
+    /// Opens an output of a process, which may be started later, from byte `from` of it on. That acknowledges the
+    /// bytes before. Another connection to the same output is closed.
     ///
     /// # Errors
     ///
-    /// When the connection fails or is refused, e.g. since somebody has that stream.
-    pub async fn open_stream(
+    /// When the connection fails or is refused, e.g. since that byte cannot be had (any more, or yet).
+    pub async fn open_output(
         &self,
         process: ProcessId,
         stream: StreamKind,
-    ) -> Result<BlockingUnixStream, AgentError> {
-        let opening = Opening::Stream { process, stream };
-        let (connection, reply) = within("the opening of a stream", open(&self.socket, &opening)).await?;
-        match reply {
-            OpeningReply::Stream => {}
-            OpeningReply::Refused(refusal) => return Err(AgentError::Refused(refusal.message)),
-            OpeningReply::Control(_) => {
-                return Err(AgentError::WrongAnswer { what: "the opening of a stream" });
-            }
+        from: u64,
+    ) -> Result<OutputStream, AgentError> {
+        self.open_output_at(process, stream, Some(from)).await
+    }
+
+    /// As [`Agent::open_output`], from the first byte that is not acknowledged: [`OutputStream::offset`] says which.
+    ///
+    /// # Errors
+    ///
+    /// As [`Agent::open_output`].
+    pub async fn resume_output(
+        &self,
+        process: ProcessId,
+        stream: StreamKind,
+    ) -> Result<OutputStream, AgentError> {
+        self.open_output_at(process, stream, None).await
+    }
+
+    async fn open_output_at(
+        &self,
+        process: ProcessId,
+        stream: StreamKind,
+        from: Option<u64>,
+    ) -> Result<OutputStream, AgentError> {
+        let what = "the opening of an output";
+        let opening = Opening::Output { process, stream, from };
+        match within(what, open(&self.socket, &opening)).await? {
+            (connection, OpeningReply::Output(accepted)) => Ok(OutputStream::new(connection, accepted)),
+            (_, OpeningReply::Refused(refusal)) => Err(AgentError::Failed(refusal)),
+            _ => Err(AgentError::WrongAnswer { what }),
         }
-        let connection = connection.into_std().map_err(AgentError::Connection)?;
-        connection.set_nonblocking(false).map_err(AgentError::Connection)?;
-        Ok(connection)
+    }
+
+    /// Opens the stdin of a process, which may be started later, or its terminal's input. Another connection to it is
+    /// closed.
+    ///
+    /// # Errors
+    ///
+    /// When the connection fails or is refused, e.g. since the process has no stdin.
+    pub async fn open_input(&self, process: ProcessId) -> Result<InputStream, AgentError> {
+        let what = "the opening of an input";
+        match within(what, open(&self.socket, &Opening::Input { process })).await? {
+            (connection, OpeningReply::Input) => Ok(InputStream::new(connection)),
+            (_, OpeningReply::Refused(refusal)) => Err(AgentError::Failed(refusal)),
+            _ => Err(AgentError::WrongAnswer { what }),
+        }
     }
 
     /// Mounts the root and sets the machine up.
@@ -257,59 +294,6 @@ async fn deliver_responses(mut reader: OwnedReadHalf, pending: Pending) {
         }
     }
     *pending.lock().unwrap_or_else(PoisonError::into_inner) = None;
-}
-
-/// Connects to the agent's port and makes the opening.
-async fn open(socket: &Path, opening: &Opening) -> Result<(UnixStream, OpeningReply), AgentError> {
-    let mut stream = dial(socket, AGENT_PORT).await.map_err(AgentError::Connection)?;
-    let frame = encode_frame(RequestId(0), opening).map_err(AgentError::Protocol)?;
-    stream.write_all(&frame).await.map_err(AgentError::Connection)?;
-    let (_, reply) = read_message(&mut stream).await?;
-    Ok((stream, reply))
-}
-
-/// Connects to a port of the guest through the monitor's socket.
-async fn dial(socket: &Path, port: u32) -> io::Result<UnixStream> {
-    let mut stream = UnixStream::connect(socket).await?;
-    stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
-    let mut answer = Vec::with_capacity(MAX_CONNECT_ANSWER);
-    loop {
-        // A byte at a time: what follows the line belongs to the stream.
-        let byte = stream.read_u8().await.map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the guest refused the connection"),
-            _ => error,
-        })?;
-        if byte == b'\n' {
-            break;
-        }
-        answer.push(byte);
-        if answer.len() >= MAX_CONNECT_ANSWER {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the monitor's answer is too long"));
-        }
-    }
-    if answer.starts_with(b"OK ") {
-        Ok(stream)
-    } else {
-        Err(io::Error::new(io::ErrorKind::InvalidData, "the monitor's answer is not OK"))
-    }
-}
-
-async fn read_message<M: DeserializeOwned>(
-    reader: &mut (impl AsyncReadExt + Unpin),
-) -> Result<(RequestId, M), AgentError> {
-    let mut header = [0; FRAME_HEADER_BYTES];
-    reader.read_exact(&mut header).await.map_err(ended_or_failed)?;
-    let (id, length) = decode_header(header).map_err(AgentError::Protocol)?;
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).await.map_err(ended_or_failed)?;
-    Ok((id, decode_body(&body).map_err(AgentError::Protocol)?))
-}
-
-fn ended_or_failed(error: io::Error) -> AgentError {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => AgentError::Ended,
-        _ => AgentError::Connection(error),
-    }
 }
 
 async fn within<T>(
