@@ -33,6 +33,8 @@ fn ctrl_c_interrupts_the_program_and_not_the_container() {
     terminal.type_in("\u{3}");
     terminal.type_in("echo code $?\n");
     terminal.await_screen("code 130");
+    // Before its prompt the shell has not set the terminal up to hand it a ctrl-d.
+    terminal.await_screen("/ # ");
     terminal.type_in("\u{4}");
     // The shell's last command was the echo.
     assert_eq!(terminal.finish(), 0);
