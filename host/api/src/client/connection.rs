@@ -18,9 +18,15 @@ impl<T: AsyncRead + AsyncWrite + Debug + Send + Unpin> Transport for T {}
 /// A transport of any kind.
 pub(super) type AnyTransport = Box<dyn Transport>;
 
-/// Connects, and makes the connection ready for one request. A task drives it until it is over.
-pub(super) async fn connect(endpoint: &Endpoint) -> Result<SendRequest<RequestBody>, ClientError> {
-    let transport = dial(endpoint).await.map_err(|source| refused(endpoint, source))?;
+/// Makes a connection ready for one request: the one that is there, or a new one. A task drives it until it is over.
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    ready: Option<UnixStream>,
+) -> Result<SendRequest<RequestBody>, ClientError> {
+    let transport = match ready {
+        Some(stream) => Box::new(stream),
+        None => dial(endpoint).await.map_err(|source| refused(endpoint, source))?,
+    };
     let (requests, connection) =
         http1::handshake(TokioIo::new(transport)).await.map_err(ClientError::Broken)?;
     tokio::spawn(async move {
@@ -44,9 +50,7 @@ async fn dial(endpoint: &Endpoint) -> io::Result<AnyTransport> {
 fn refused(endpoint: &Endpoint, source: io::Error) -> ClientError {
     let endpoint = endpoint.clone();
     match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            ClientError::NotRunning { endpoint, source }
-        }
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning { endpoint },
         io::ErrorKind::PermissionDenied => ClientError::NotAllowed { endpoint },
         _ => ClientError::Connect { endpoint, source },
     }

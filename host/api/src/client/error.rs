@@ -14,9 +14,6 @@ pub enum ClientError {
     NotRunning {
         /// Where.
         endpoint: Endpoint,
-        /// Why.
-        #[source]
-        source: io::Error,
     },
     /// The socket is somebody else's.
     #[error("permission denied while trying to connect to the capsid daemon socket at {endpoint}")]

@@ -13,9 +13,10 @@ mod request;
 mod response;
 mod upgrade;
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use hyper::Method;
+use tokio::net::UnixStream;
 
 pub use self::body::{BodySender, RequestBody};
 pub use self::endpoint::{Endpoint, EndpointError};
@@ -34,13 +35,25 @@ const UNSAID: ApiVersion = OLDEST;
 pub struct Client {
     endpoint: Endpoint,
     version: Mutex<ApiVersion>,
+    /// A connection that nothing was asked on yet.
+    ready: Mutex<Option<UnixStream>>,
 }
 
 impl Client {
     /// A client that speaks the newest version. Nothing is sent yet.
     #[must_use]
     pub fn new(endpoint: Endpoint) -> Client {
-        Client { endpoint, version: Mutex::new(NEWEST) }
+        Client { endpoint, version: Mutex::new(NEWEST), ready: Mutex::new(None) }
+    }
+
+    /// The same, with a connection to the daemon for the first request: whoever had to find out whether it runs has one.
+    #[must_use]
+    pub fn with_connection(self, connection: UnixStream) -> Client {
+        Client { ready: Mutex::new(Some(connection)), ..self }
+    }
+
+    fn take_ready(&self) -> Option<UnixStream> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Where the daemon is.
@@ -52,12 +65,12 @@ impl Client {
     /// The version that requests are made in.
     #[must_use]
     pub fn version(&self) -> ApiVersion {
-        *self.version.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        *self.version.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Speaks this version from now on.
     pub fn set_version(&self, version: ApiVersion) {
-        *self.version.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = version;
+        *self.version.lock().unwrap_or_else(PoisonError::into_inner) = version;
     }
 
     /// Asks the daemon for its version, and speaks the older of its and ours from now on.
