@@ -224,6 +224,7 @@ fn machine_config(
             listener: handover.give(listen(&parts.vsock)?),
             guest_dials: Some(parts.vsock.clone()),
         },
+        network: None,
         control: handover.give(listen(&parts.control)?),
         lifeline: Some(handover.give(lifeline)),
         report: handover.give(report),

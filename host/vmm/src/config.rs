@@ -4,10 +4,13 @@
 //! monitor's process ([`Descriptor`]), so the monitor needs no access to any path. The configuration itself comes
 //! as JSON on the descriptor that `--config-fd` names.
 
+use std::net::Ipv4Addr;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::network::MacAddress;
 
 /// Most processors of a machine: what the guest kernel is built for (`NR_CPUS`).
 pub const MAX_VCPUS: u8 = 32;
@@ -58,6 +61,8 @@ pub struct MachineConfig {
     pub writable: Option<Descriptor>,
     /// The guest's socket device.
     pub vsock: VsockConfig,
+    /// The guest's network card; none if absent.
+    pub network: Option<NetworkConfig>,
     /// A listening unix stream socket for [`crate::control`].
     pub control: Descriptor,
     /// A pipe or socket whose other end the launcher holds: when that is closed, the machine is ended. For
@@ -85,6 +90,19 @@ pub struct VsockConfig {
     pub guest_dials: Option<PathBuf>,
 }
 
+/// The network card and its host side; see [`crate::network`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkConfig {
+    /// A connected unix stream socket that carries frames behind their lengths, as passt and QEMU speak it. When its
+    /// other end is closed the card's link goes down.
+    pub socket: Descriptor,
+    /// The card's address: unicast and not zero.
+    pub mac: MacAddress,
+    /// The address as which passt shows what comes through the host's loopback, if there is one: nothing but ICMP
+    /// from there reaches the guest.
+    pub gateway: Option<Ipv4Addr>,
+}
+
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
@@ -103,6 +121,9 @@ pub enum ConfigError {
     /// An address that is taken.
     #[error("a guest's vsock address is at least {MIN_GUEST_CID}, not {0}")]
     GuestCid(u32),
+    /// A group's address, or none, for the network card.
+    #[error("a network card's address is unicast and not zero, unlike {0:02x?}")]
+    Mac(MacAddress),
     /// Something that is not printable ASCII on the kernel's command line.
     #[error("the kernel's command line holds a character other than printable ASCII")]
     CommandLine,
@@ -133,6 +154,11 @@ impl MachineConfig {
         if self.vsock.guest_cid < MIN_GUEST_CID {
             return Err(ConfigError::GuestCid(self.vsock.guest_cid));
         }
+        if let Some(network) = &self.network
+            && (network.mac[0] & 1 != 0 || network.mac == MacAddress::default())
+        {
+            return Err(ConfigError::Mac(network.mac));
+        }
         if !self.command_line.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
             return Err(ConfigError::CommandLine);
         }
@@ -145,6 +171,7 @@ impl MachineConfig {
             .into_iter()
             .chain(self.layers.iter().copied())
             .chain(self.writable)
+            .chain(self.network.as_ref().map(|network| network.socket))
             .chain(self.lifeline)
     }
 
@@ -171,6 +198,11 @@ mod tests {
             layers: vec![Descriptor(5), Descriptor(6)],
             writable: Some(Descriptor(7)),
             vsock: VsockConfig { guest_cid: 3, listener: Descriptor(8), guest_dials: None },
+            network: Some(NetworkConfig {
+                socket: Descriptor(12),
+                mac: [2, 0, 0, 0, 0, 2],
+                gateway: Some(Ipv4Addr::new(10, 0, 2, 1)),
+            }),
             control: Descriptor(9),
             lifeline: Some(Descriptor(10)),
             report: Descriptor(11),
@@ -185,6 +217,10 @@ mod tests {
         assert_eq!(config.validate(), Ok(()));
         let json = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<MachineConfig>(&json).unwrap(), config);
+    }
+
+    fn with_card(config: &mut MachineConfig, change: fn(&mut NetworkConfig)) {
+        config.network.iter_mut().for_each(change);
     }
 
     #[test]
@@ -203,6 +239,9 @@ mod tests {
         assert_eq!(refused(|c| c.layers[1] = Descriptor(5)), ConfigError::Descriptor(5));
         assert_eq!(refused(|c| c.report = Descriptor(1)), ConfigError::Descriptor(1));
         assert_eq!(refused(|c| c.lifeline = Some(Descriptor(-1))), ConfigError::Descriptor(-1));
+        assert_eq!(refused(|c| with_card(c, |card| card.mac = [0; 6])), ConfigError::Mac([0; 6]));
+        assert_eq!(refused(|c| with_card(c, |card| card.mac = [0xff; 6])), ConfigError::Mac([0xff; 6]));
+        assert_eq!(refused(|c| with_card(c, |card| card.socket = Descriptor(5))), ConfigError::Descriptor(5));
         assert_eq!(refused(|c| c.layers = (100..400).map(Descriptor).collect()), ConfigError::Layers(300));
     }
 }

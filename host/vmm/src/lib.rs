@@ -16,6 +16,7 @@ pub mod kvm;
 pub mod layout;
 pub mod machine;
 pub mod memory;
+pub mod network;
 pub mod observer;
 pub mod parts;
 pub mod probe;

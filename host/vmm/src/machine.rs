@@ -25,6 +25,7 @@ use crate::devices::serial::SerialPort;
 use crate::devices::virtio::balloon::Balloon;
 use crate::devices::virtio::block::BlockDevice;
 use crate::devices::virtio::mmio::{MmioTransport, NOTIFY, Registers};
+use crate::devices::virtio::net::NetworkDevice;
 use crate::devices::virtio::rng::EntropyDevice;
 use crate::devices::virtio::vsock::VsockDevice;
 use crate::devices::virtio::{GuestMemory, VirtioDevice};
@@ -32,6 +33,7 @@ use crate::engine::{EngineError, RunningMachine};
 use crate::kvm::{KvmError, Vcpu, Vm};
 use crate::layout;
 use crate::memory::{self, MemoryError};
+use crate::network::NetworkParts;
 use crate::observer::{Observer, milestone};
 use crate::parts::{MachineParts, VsockParts};
 use processors::Processors;
@@ -104,7 +106,7 @@ impl Built {
     fn from_parts(parts: MachineParts, observer: &Observer) -> Result<Built, BuildError> {
         let mut vm = Vm::create()?;
         let plain_memory = memory::allocate(parts.memory_mib)?;
-        let devices = devices(parts.layers, parts.writable, parts.vsock)?;
+        let devices = devices(parts.layers, parts.writable, parts.vsock, parts.network)?;
         let places: Vec<VirtioPlace> = places().take(devices.len()).collect();
         let command_line = boot::command_line(&places, &parts.command_line)?;
         let lines: Vec<u8> =
@@ -126,8 +128,9 @@ fn devices(
     layers: Vec<std::fs::File>,
     writable: Option<std::fs::File>,
     vsock: VsockParts,
+    network: Option<NetworkParts>,
 ) -> Result<Vec<Box<dyn VirtioDevice>>, BuildError> {
-    let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::with_capacity(5);
+    let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::with_capacity(6);
     if !layers.is_empty() {
         devices.push(Box::new(BlockDevice::layers(layers).map_err(device("layer disk"))?));
     }
@@ -139,6 +142,9 @@ fn devices(
     devices.push(Box::new(socket));
     devices.push(Box::new(EntropyDevice::default()));
     devices.push(Box::new(Balloon::default()));
+    if let Some(parts) = network {
+        devices.push(Box::new(NetworkDevice::new(parts).map_err(device("network device"))?));
+    }
     Ok(devices)
 }
 

@@ -5,12 +5,13 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
 use rustix::io::FdFlags;
 
-use crate::config::{Descriptor, Engine, MachineConfig};
+use crate::config::{Descriptor, Engine, MachineConfig, NetworkConfig};
+use crate::network::NetworkParts;
 
 /// A descriptor that the configuration names, and that is not open.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,8 @@ pub struct MachineParts {
     pub writable: Option<File>,
     /// The socket device.
     pub vsock: VsockParts,
+    /// The network card.
+    pub network: Option<NetworkParts>,
     /// The emulator's program.
     pub emulator: Option<PathBuf>,
 }
@@ -90,9 +93,15 @@ pub fn take(config: MachineConfig) -> Result<(Engine, MachineParts, LauncherSide
             listener: UnixListener::from(take_descriptor(config.vsock.listener)?),
             guest_dials: config.vsock.guest_dials,
         },
+        network: config.network.map(take_network).transpose()?,
         emulator: config.emulator,
     };
     Ok((config.engine, parts, LauncherSide { control, lifeline, report }))
+}
+
+fn take_network(config: NetworkConfig) -> Result<NetworkParts, NotOpen> {
+    let socket = UnixStream::from(take_descriptor(config.socket)?);
+    Ok(NetworkParts { socket, mac: config.mac, gateway: config.gateway })
 }
 
 fn take_file(descriptor: Descriptor) -> Result<File, NotOpen> {

@@ -5,10 +5,12 @@ mod guest;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use capsid_vmm::control::EndCause;
 use capsid_vmm::engine::RunningMachine;
+use capsid_vmm::network::NetworkParts;
 use guest::{Guest, Options};
 
 #[test]
@@ -121,6 +123,50 @@ fn the_layers_are_the_first_disk_and_the_writable_one_the_second() {
         .collect();
     assert!(sizes.contains(&("vda1", "1024")) && sizes.contains(&("vda2", "2048")), "{console}");
     assert!(sizes.contains(&("vdb", "65536")), "{console}");
+}
+
+#[test]
+fn frames_cross_the_border_both_ways_and_the_disks_stay_the_first() {
+    let (socket, mut outside) = UnixStream::pair().expect("a pair");
+    outside.set_read_timeout(Some(guest::PATIENCE)).expect("set");
+    let network = NetworkParts { socket, mac: [2, 0, 0, 0xc, 0xa, 2], gateway: None };
+    let disk = tempfile::tempfile().expect("a file");
+    disk.set_len(8 << 20).expect("its size");
+    let options = Options {
+        command_line: "t=blk t=net",
+        writable: Some(disk),
+        network: Some(network),
+        ..Options::default()
+    };
+    let Some(mut guest) = Guest::start(options) else { return };
+    let frame = loop {
+        let frame = next_frame(&mut outside);
+        // The guest's kernel looks for IPv6 neighbours by itself.
+        if frame[12..14] == [8, 0] {
+            break frame;
+        }
+    };
+    assert_eq!((frame.len(), &frame[30..34]), (60, [192, 0, 2, 1].as_slice()));
+    let mut answer = vec![0; 65_534];
+    answer[..14].copy_from_slice(&[2, 0, 0, 0xc, 0xa, 2, 2, 0, 0, 0, 0, 1, 8, 0]);
+    answer[26..30].copy_from_slice(&[192, 0, 2, 1]);
+    outside.write_all(&65_534_u32.to_be_bytes()).expect("written");
+    outside.write_all(&answer).expect("written");
+    guest.await_console("received 65534");
+    let console = guest.console();
+    assert!(console.contains("02:00:00:0c:0a:02") && console.contains("vda"), "{console}");
+    drop(outside);
+    // The link is dead, and the machine is not.
+    guest.await_console("serving");
+    guest.machine.stop();
+}
+
+fn next_frame(from: &mut UnixStream) -> Vec<u8> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length).expect("a length");
+    let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+    from.read_exact(&mut frame).expect("a frame");
+    frame
 }
 
 #[test]

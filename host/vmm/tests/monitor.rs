@@ -120,6 +120,7 @@ impl Running {
             layers: vec![inherited(&layer)],
             writable: None,
             vsock: VsockConfig { guest_cid: 3, listener: inherited(&listener), guest_dials: None },
+            network: None,
             control: inherited(&control),
             lifeline: Some(inherited(&other_end)),
             report: inherited(&writer),

@@ -44,7 +44,7 @@ impl Interrupt for Bell {
     fn queue(&self, _queue: u16) {
         self.ring();
     }
-    fn config(&self) {
+    fn config(&self, _offset: u64, _bytes: &[u8]) {
         self.ring();
     }
     fn needs_reset(&self) {

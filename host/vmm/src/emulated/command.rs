@@ -1,11 +1,13 @@
 //! The emulator's command line. Pure: numbers of descriptors in, arguments out.
 //!
 //! Nothing is given by path, so the emulator opens nothing but its own firmware; nothing is a QEMU drive, so no format
-//! is ever probed; every device that handles the guest's data, the random numbers apart, is ours, over vhost-user.
+//! is ever probed; every device that handles the guest's data is ours, over vhost-user, but for two: random numbers,
+//! and the network card, whose frames we see at its socket.
 
 use std::os::fd::RawFd;
 
 use crate::boot::{self, CommandLineError};
+use crate::network::MacAddress;
 
 /// The program, looked up in PATH unless the launcher names another.
 pub(super) const PROGRAM: &str = "qemu-system-x86_64";
@@ -37,8 +39,8 @@ const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 const KERNEL_PARAMETERS: &str = "noreplace-smp mitigations=off";
 
 /// Room that the emulator needs on the kernel's command line to say where its transports are: three devices of ours
-/// and one of its own, ` virtio_mmio.device=512@0xfeb02e00:23` each.
-const TRANSPORTS_BYTES: usize = 4 * 37;
+/// and two of its own, ` virtio_mmio.device=512@0xfeb02e00:23` each.
+const TRANSPORTS_BYTES: usize = 5 * 37;
 
 /// What the command line is made of. Descriptors are the emulator's own, inherited under the same numbers.
 pub(super) struct Plan<'a> {
@@ -51,6 +53,15 @@ pub(super) struct Plan<'a> {
     pub(super) tsc_khz: Option<u64>,
     /// Sockets of the devices that we serve, in the order in which the guest is to find them.
     pub(super) devices: &'a [ServedDevice],
+    pub(super) network: Option<Card>,
+}
+
+/// The network card.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Card {
+    /// The emulator's end of its socket.
+    pub(super) socket: RawFd,
+    pub(super) mac: MacAddress,
 }
 
 /// A device of ours.
@@ -104,6 +115,9 @@ pub(super) fn arguments(plan: &Plan<'_>) -> Result<Vec<String>, CommandLineError
             },
         );
     }
+    if let Some(card) = plan.network {
+        arguments.card(card);
+    }
     Ok(arguments.0)
 }
 
@@ -129,6 +143,14 @@ impl Arguments {
         self.0.push(value.into());
         self
     }
+
+    /// Behind the others, so that the guest finds its disks where they always are.
+    fn card(&mut self, card: Card) {
+        let [a, b, c, d, e, f] = card.mac;
+        let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+        self.option("-netdev", format!("stream,id=network,server=off,addr.type=fd,addr.str={}", card.socket));
+        self.option("-device", format!("virtio-net-device,netdev=network,mac={mac}"));
+    }
 }
 
 #[cfg(test)]
@@ -137,7 +159,8 @@ mod tests {
 
     fn plan<'a>(devices: &'a [ServedDevice], command_line: &'a str) -> Plan<'a> {
         let (kernel, initramfs, tsc_khz) = (7, 8, Some(2_500_000));
-        Plan { vcpus: 2, memory_mib: 256, kernel, initramfs, command_line, tsc_khz, devices }
+        let network = Some(Card { socket: 9, mac: [2, 0, 0, 0, 0, 0xab] });
+        Plan { vcpus: 2, memory_mib: 256, kernel, initramfs, command_line, tsc_khz, devices, network }
     }
 
     fn value_of<'a>(arguments: &'a [String], name: &str) -> &'a str {
@@ -170,5 +193,8 @@ mod tests {
         let paths = arguments.iter().filter(|argument| argument.contains('/'));
         assert!(paths.into_iter().all(|path| path.contains("/proc/self/fd/")));
         assert!(arguments.iter().any(|argument| argument == "socket,id=device1,fd=21"));
+        assert_eq!(value_of(&arguments, "-netdev"), "stream,id=network,server=off,addr.type=fd,addr.str=9");
+        let last = arguments.last().expect("some");
+        assert_eq!(last, "virtio-net-device,netdev=network,mac=02:00:00:00:00:ab");
     }
 }

@@ -1,8 +1,8 @@
 //! The engine for machines without usable hardware virtualisation: QEMU's microvm machine under TCG, as our child.
 //!
 //! It runs the same kernel, initramfs and devices as our own machine. QEMU provides processors, interrupt controllers,
-//! the virtio-mmio transports, the serial port and random numbers; everything that touches files or other processes is
-//! served from here, over vhost-user, by the same code.
+//! the virtio-mmio transports, the serial port, random numbers and the network card; everything that touches files or
+//! other processes is served from here, over vhost-user, by the same code, and the card's frames pass through here.
 //!
 //! Pause and stop are signals to the process rather than messages: QEMU's own pause would take the rings away from our
 //! devices, and with them every connection; and there is no protocol to parse. The processors have stopped when the
@@ -25,11 +25,13 @@ use crate::devices::virtio::VirtioDevice;
 use crate::devices::virtio::block::BlockDevice;
 use crate::devices::virtio::vsock::VsockDevice;
 use crate::engine::{EngineError, RunningMachine};
+use crate::network::border::Border;
+use crate::network::{NetworkParts, relay};
 use crate::observer::{Observer, milestone};
 use crate::parts::{MachineParts, VsockParts};
 use crate::vhost_user;
 use clock::Reading;
-use command::{Plan, ServedDevice, ServedKind};
+use command::{Card, Plan, ServedDevice, ServedKind};
 use process::Process;
 
 /// Why the emulated machine could not be started.
@@ -73,6 +75,7 @@ pub fn start(parts: MachineParts, observer: &Observer) -> Result<EmulatedMachine
     let VsockParts { guest_cid, listener, guest_dials } = parts.vsock;
     let vsock = VsockDevice::new(guest_cid, listener, guest_dials).map_err(device_error("vsock"))?;
     devices.add(ServedKind::Socket, Box::new(vsock), Some(entered(observer)))?;
+    let network = parts.network.map(|parts| devices.connect(parts)).transpose()?;
 
     let arguments = command::arguments(&Plan {
         vcpus: parts.vcpus,
@@ -82,6 +85,7 @@ pub fn start(parts: MachineParts, observer: &Observer) -> Result<EmulatedMachine
         command_line: &parts.command_line,
         tsc_khz: counter.khz(),
         devices: &devices.served,
+        network,
     })?;
     let mut inherited = vec![parts.kernel.as_fd(), parts.initramfs.as_fd()];
     inherited.extend(devices.sockets.iter().map(AsFd::as_fd));
@@ -150,6 +154,17 @@ impl Devices {
         self.served.push(ServedDevice { kind, socket: theirs.as_raw_fd(), queue_size });
         self.sockets.push(theirs);
         Ok(())
+    }
+
+    /// Leads the emulator's network card to the network, across the border.
+    fn connect(&mut self, parts: NetworkParts) -> Result<Card, EmulatedError> {
+        let NetworkParts { socket, mac, gateway } = parts;
+        let (ours, theirs) = UnixStream::pair().map_err(device_error("network"))?;
+        // As above, it ends with the emulator.
+        relay::start(ours, socket, Border::new(gateway)).map_err(device_error("network"))?;
+        let card = Card { socket: theirs.as_raw_fd(), mac };
+        self.sockets.push(theirs);
+        Ok(card)
     }
 }
 

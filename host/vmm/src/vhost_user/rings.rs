@@ -153,8 +153,8 @@ impl Interrupt for Calls {
         }
     }
 
-    /// Would need a channel back to the emulator. No device changes its configuration.
-    fn config(&self) {}
+    /// Would need a channel back to the emulator. No device that is served this way changes its configuration.
+    fn config(&self, _offset: u64, _bytes: &[u8]) {}
 
     /// The protocol, as the emulator speaks it, has no word for it: the device just stops.
     fn needs_reset(&self) {

@@ -13,6 +13,7 @@ use capsid_vmm::config::{Descriptor, Engine, MachineConfig, VsockConfig};
 use capsid_vmm::control::EndCause;
 use capsid_vmm::emulated::{self, EmulatedMachine};
 use capsid_vmm::engine::{RunningMachine, describe};
+use capsid_vmm::network::NetworkParts;
 use capsid_vmm::observer::Observer;
 use capsid_vmm::parts::{MachineParts, VsockParts};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -31,6 +32,7 @@ pub(crate) struct Options<'a> {
     pub(crate) emulator: Option<&'a str>,
     pub(crate) layers: Vec<File>,
     pub(crate) writable: Option<File>,
+    pub(crate) network: Option<NetworkParts>,
 }
 
 impl Default for Options<'_> {
@@ -42,6 +44,7 @@ impl Default for Options<'_> {
             emulator: None,
             layers: vec![],
             writable: None,
+            network: None,
         }
     }
 }
@@ -79,6 +82,7 @@ impl Guest {
             layers: options.layers,
             writable: options.writable,
             vsock: VsockParts { guest_cid: 3, listener, guest_dials: Some(folder.path().join("dial")) },
+            network: options.network,
             emulator: options.emulator.map(PathBuf::from),
         };
         let observer = Observer::new(1 << 20);
@@ -165,6 +169,7 @@ pub(crate) fn monitor() -> Option<Child> {
         layers: vec![],
         writable: None,
         vsock: VsockConfig { guest_cid: 3, listener: number(2), guest_dials: None },
+        network: None,
         control: number(3),
         lifeline: None,
         report: number(4),

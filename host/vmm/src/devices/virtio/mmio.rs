@@ -81,7 +81,8 @@ impl Interrupt for MmioInterrupt {
         self.raise(USED_BUFFER);
     }
 
-    fn config(&self) {
+    fn config(&self, offset: u64, bytes: &[u8]) {
+        self.registers.configure(offset, bytes);
         self.raise(CONFIGURATION_CHANGE);
     }
 

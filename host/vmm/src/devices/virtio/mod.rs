@@ -17,6 +17,10 @@ pub mod block;
 mod chain;
 pub mod layer_disk;
 pub mod mmio;
+pub mod net;
+mod ring;
+#[cfg(test)]
+mod ring_driver;
 pub mod rng;
 pub mod vsock;
 mod worker;
@@ -34,6 +38,8 @@ pub type GuestMemory = GuestMemoryAtomic<GuestMemoryMmap>;
 /// What kind of device it is (virtio 1.2, 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DeviceType {
+    /// 5.1.
+    Network,
     /// 5.2.
     Block,
     /// 5.4.
@@ -49,6 +55,7 @@ impl DeviceType {
     #[must_use]
     pub fn id(self) -> u32 {
         match self {
+            DeviceType::Network => 1,
             DeviceType::Block => 2,
             DeviceType::Entropy => 4,
             DeviceType::Balloon => 5,
@@ -62,8 +69,8 @@ impl DeviceType {
 pub trait Interrupt: Send + Sync {
     /// The used ring of queue number `queue` moved.
     fn queue(&self, queue: u16);
-    /// The configuration space changed.
-    fn config(&self);
+    /// The configuration space changed: it holds `bytes` at `offset` now.
+    fn config(&self, offset: u64, bytes: &[u8]);
     /// The device met a fault that it cannot go on from: sets DEVICE_NEEDS_RESET (virtio 1.2, 2.1.2) where the
     /// transport can.
     fn needs_reset(&self);

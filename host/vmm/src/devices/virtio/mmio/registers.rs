@@ -18,6 +18,8 @@ const VENDOR: u32 = 0x4350_5344;
 const NO_SHARED_MEMORY: u32 = u32::MAX;
 /// Where a device's own configuration starts.
 const CONFIGURATION: usize = 0x100;
+/// Room for the largest configuration of any device here.
+const CONFIGURATION_BYTES: usize = 256;
 /// Bytes of the page.
 const PAGE: usize = 4096;
 /// Where a queue's number is written to kick it.
@@ -117,11 +119,25 @@ impl Registers {
         self.set(Offset::VendorId, VENDOR);
         self.set(Offset::SharedMemoryLengthLow, NO_SHARED_MEMORY);
         self.set(Offset::SharedMemoryLengthHigh, NO_SHARED_MEMORY);
-        // Room for the largest configuration of any device here.
-        let mut configuration = [0; 256];
+        let mut configuration = [0; CONFIGURATION_BYTES];
         device.read_config(0, &mut configuration);
         // The page is longer than that.
         let _ = self.block.as_volatile_slice().write_slice(&configuration, self.page + CONFIGURATION);
+    }
+
+    /// Changes the device's own configuration. What does not fit there is not written.
+    pub(super) fn configure(&self, offset: u64, bytes: &[u8]) {
+        let end = usize::try_from(offset).ok().and_then(|offset| offset.checked_add(bytes.len()));
+        let Some(end) = end.filter(|&end| end <= CONFIGURATION_BYTES) else { return };
+        let at = self.page + CONFIGURATION + end - bytes.len();
+        let _ = self.block.as_volatile_slice().write_slice(bytes, at);
+        // A driver that read a part before and a part after sees another number, and reads again (2.5.1).
+        self.with(Offset::ConfigGeneration, |word| word.fetch_add(1, Ordering::SeqCst));
+    }
+
+    #[cfg(test)]
+    pub(super) fn configuration(&self, offset: usize) -> u8 {
+        self.block.as_volatile_slice().read_obj(self.page + CONFIGURATION + offset).expect("in the block")
     }
 
     pub(super) fn get(&self, register: Offset) -> u32 {

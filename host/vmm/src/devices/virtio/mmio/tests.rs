@@ -76,6 +76,11 @@ impl Bench {
         self.transport.registers.get(register)
     }
 
+    /// A byte of the device's own configuration.
+    fn configuration(&self, offset: usize) -> u8 {
+        self.transport.registers.configuration(offset)
+    }
+
     fn negotiate(&mut self, features: u64) {
         self.write(Offset::Status, 1);
         self.write(Offset::Status, 3);
@@ -181,9 +186,13 @@ fn reset_stops_the_device_and_clears_everything() {
 fn interrupts_set_their_bit_until_acknowledged() {
     let mut bench = Bench::activated();
     bench.transport.interrupt.queue(0);
-    bench.transport.interrupt.config();
+    let generation = bench.read(Offset::ConfigGeneration);
+    bench.transport.interrupt.config(2, &[7]);
+    assert_ne!(bench.read(Offset::ConfigGeneration), generation);
+    assert_eq!(bench.configuration(2), 7);
+    bench.transport.interrupt.config(u64::MAX, &[7]);
     assert_eq!(bench.read(Offset::InterruptStatus), 3);
-    assert_eq!(bench.line.read().unwrap(), 2);
+    assert_eq!(bench.line.read().unwrap(), 3);
     bench.write(Offset::InterruptAcknowledge, 1);
     assert_eq!(bench.read(Offset::InterruptStatus), 2);
 }

@@ -21,7 +21,6 @@ mod clients;
 pub mod connection;
 pub mod packet;
 mod receive;
-mod rings;
 mod stream;
 mod table;
 mod transmit;

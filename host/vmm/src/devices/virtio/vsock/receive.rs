@@ -8,9 +8,9 @@ use std::os::fd::AsFd;
 
 use vm_memory::{GuestMemoryMmap, VolatileSlice};
 
+use super::super::ring::{self, Chain, Ring, RingFault};
 use super::connection::Connection;
 use super::packet::HEADER_BYTES;
-use super::rings::{self, Chain, Ring, RingFault};
 use super::stream::Stream;
 use super::worker::Worker;
 use crate::memory::{self, MAX_PIECES};
@@ -105,7 +105,7 @@ fn send_header(
         rx.put_back(1);
         return Ok(Turn::Done);
     };
-    rings::put_header(&segments, &header);
+    ring::put(&segments, &header);
     rx.complete(memory, chain, HEADER_BYTES)?;
     Ok(Turn::Done)
 }
@@ -136,7 +136,7 @@ fn send_data(
         }
         let bytes = left.min(chain.bytes - HEADER_BYTES);
         let packet = data_packet(&mut stream.connection, bytes);
-        rings::put_header(header, &packet.encode(guest_cid));
+        ring::put(header, &packet.encode(guest_cid));
         rx.complete(memory, *chain, HEADER_BYTES + bytes)?;
         left -= bytes;
         used += 1;
@@ -230,13 +230,13 @@ impl<'m> Room<'m> {
         for chain in chains {
             let all = &segments[chain.first..chain.first + chain.segments];
             let mut header = all.to_vec();
-            rings::shorten(&mut header, HEADER_BYTES);
+            ring::shorten(&mut header, HEADER_BYTES);
             let mut data = all.to_vec();
-            rings::advance(&mut data, HEADER_BYTES);
+            ring::advance(&mut data, HEADER_BYTES);
             room.headers.push(header);
             room.data.append(&mut data);
         }
-        rings::shorten(&mut room.data, wanted);
+        ring::shorten(&mut room.data, wanted);
         room
     }
 }

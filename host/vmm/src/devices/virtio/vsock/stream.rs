@@ -10,9 +10,9 @@ use std::os::unix::net::UnixStream;
 
 use vm_memory::VolatileSlice;
 
+use super::super::ring;
 use super::connection::Connection;
 use super::packet::Shutdown;
-use super::rings;
 use crate::memory;
 
 /// A connection and its socket.
@@ -74,7 +74,7 @@ impl Stream {
         while self.backlog.is_empty() && self.writable && !segments.is_empty() {
             match memory::write_stream(self.socket.as_fd(), &segments) {
                 Ok(written) => {
-                    rings::advance(&mut segments, written);
+                    ring::advance(&mut segments, written);
                     self.connection.forwarded(u32::try_from(written).unwrap_or(u32::MAX));
                 }
                 Err(error) => self.note_write_error(&error),

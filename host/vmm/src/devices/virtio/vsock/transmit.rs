@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use vm_memory::{GuestMemoryMmap, VolatileSlice};
 
+use super::super::ring::{self, RingFault};
 use super::connection::{Connection, Reaction, Violation};
 use super::packet::{Operation, Packet, Refusal, StrayReset};
-use super::rings::{self, RingFault};
 use super::worker::Worker;
 
 /// Most packets in one round.
@@ -37,7 +37,7 @@ impl Worker {
 
     /// Acts on one packet. One without a whole header has nobody to answer.
     fn take_packet(&mut self, mut segments: Vec<VolatileSlice<'_>>) {
-        let Some(header) = rings::take_header(&mut segments) else { return };
+        let Some(header) = ring::take_header(&mut segments) else { return };
         match Packet::parse(&header, self.host.guest_cid) {
             Err(Refusal::Ignore) => {}
             Err(Refusal::Reset { ports, socket_type }) => match self.table.find(ports) {
@@ -49,7 +49,7 @@ impl Worker {
                     Operation::Data(bytes) => bytes as usize,
                     _ => 0,
                 };
-                let complete = rings::shorten(&mut segments, bytes);
+                let complete = ring::shorten(&mut segments, bytes);
                 match self.table.find(packet.ports) {
                     None => self.take_unconnected(&packet),
                     Some(id) if complete => self.take_connected(id, &packet, segments),

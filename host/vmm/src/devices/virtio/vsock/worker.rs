@@ -14,11 +14,11 @@ use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::super::ring::{Access, Ring, RingFault};
 use super::super::{ActivateError, Activation, ActiveQueue, GuestMemory, Interrupt};
 use super::clients::Clients;
 use super::connection::Connection;
 use super::packet::StrayReset;
-use super::rings::{Access, Ring, RingFault};
 use super::table::Table;
 use super::{QUEUE_RX, QUEUE_TX};
 

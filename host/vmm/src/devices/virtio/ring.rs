@@ -1,15 +1,15 @@
-//! The two rings that carry packets, seen as chains of memory segments.
+//! A ring that carries packets, one way, seen as chains of memory segments: the socket device's and the network's.
 //!
 //! A driver may spread one packet over any number of descriptors, and does. Segments borrow guest memory for one
 //! batch; what does not lie in memory never becomes a segment.
 
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use virtio_queue::{Error as QueueError, Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestMemory as _, GuestMemoryMmap, Permissions, VolatileSlice};
+use vm_memory::{Bytes, GuestAddress, GuestMemory as _, GuestMemoryMmap, Permissions, VolatileSlice};
 
-use super::super::{ActiveQueue, Interrupt};
-use super::packet::HEADER_BYTES;
+use super::{ActiveQueue, Interrupt};
 
 /// Most segments of one chain that are looked at; a longer chain is refused as a whole. A packet of 64 KiB in pages
 /// has 17.
@@ -35,6 +35,12 @@ pub(super) struct Chain {
     pub(super) bytes: usize,
 }
 
+// The rings' layout (virtio 1.2, 2.7.6 and 2.7.8).
+const AVAILABLE_HEADER_BYTES: u64 = 4;
+const AVAILABLE_ELEMENT_BYTES: u64 = 2;
+const USED_HEADER_BYTES: u64 = 4;
+const USED_ELEMENT_BYTES: u64 = 8;
+
 /// Which of a chain's descriptors are meant for the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
@@ -48,14 +54,14 @@ pub(super) struct Ring {
     queue: Queue,
     access: Access,
     interrupt: Arc<dyn Interrupt>,
-    /// Chains were used since the guest was last considered for an interrupt.
-    unannounced: bool,
+    /// Chains used since the guest was last considered for an interrupt.
+    unannounced: u16,
 }
 
 impl Ring {
     pub(super) fn new(active: ActiveQueue, access: Access, interrupt: Arc<dyn Interrupt>) -> Ring {
         let ActiveQueue { index, queue, .. } = active;
-        Ring { index, queue, access, interrupt, unannounced: false }
+        Ring { index, queue, access, interrupt, unannounced: 0 }
     }
 
     /// Takes the next chain and appends its segments to `segments`. A chain that cannot be used, because it leaves
@@ -105,52 +111,103 @@ impl Ring {
         chain: Chain,
         written: usize,
     ) -> Result<(), RingFault> {
-        let written = u32::try_from(written).unwrap_or(u32::MAX);
-        self.unannounced = true;
-        self.queue
-            .add_used(memory, chain.head, written)
-            .map_err(|source| RingFault { ring: self.index, source })
+        self.complete_together(memory, &[(chain, written)])
+    }
+
+    /// Hands chains back, each with how much of it is filled. The driver sees all of them at once: of a packet that is
+    /// spread over several, it must not find only the first (virtio 1.2, 5.1.6.4).
+    pub(super) fn complete_together(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        used: &[(Chain, usize)],
+    ) -> Result<(), RingFault> {
+        let Some(((last, last_written), others)) = used.split_last() else { return Ok(()) };
+        let mut next = self.queue.next_used();
+        for (chain, written) in others {
+            let slot = u64::from(next % self.queue.size());
+            // Two words, little-endian: the chain's head, and how much of it is filled.
+            let element = (u64::from(chain.head) | (u64::from(length(*written)) << 32)).to_le();
+            // The ring was checked to lie in memory, so the sum does not overflow.
+            let address = self.queue.used_ring() + USED_HEADER_BYTES + slot * USED_ELEMENT_BYTES;
+            memory
+                .write_obj(element, GuestAddress(address))
+                .map_err(|error| self.fault(QueueError::GuestMemory(error)))?;
+            next = next.wrapping_add(1);
+        }
+        // Only the last one's entry moves the index that the driver looks at.
+        self.queue.set_next_used(next);
+        self.queue.add_used(memory, last.head, length(*last_written)).map_err(|error| self.fault(error))?;
+        self.unannounced = self.unannounced.saturating_add(u16::try_from(used.len()).unwrap_or(u16::MAX));
+        Ok(())
     }
 
     /// Interrupts the guest if chains were completed and it wants to hear of them.
     pub(super) fn announce(&mut self, memory: &GuestMemoryMmap) -> Result<(), RingFault> {
-        if std::mem::take(&mut self.unannounced) {
-            let wanted = self.queue.needs_notification(memory);
-            if wanted.map_err(|source| RingFault { ring: self.index, source })? {
-                self.interrupt.queue(self.index);
-            }
+        let completed = std::mem::take(&mut self.unannounced);
+        if completed > 0 && self.is_awaited(memory, completed)? {
+            self.interrupt.queue(self.index);
         }
         Ok(())
     }
 
+    /// Whether the driver wants to hear of one of the chains completed last (virtio 1.2, 2.7.10). The queue's own
+    /// answer does not know of those that were completed together.
+    fn is_awaited(&self, memory: &GuestMemoryMmap, completed: u16) -> Result<bool, RingFault> {
+        if !self.queue.event_idx_enabled() {
+            return Ok(true);
+        }
+        // Between the used index and the driver's mark: it sets the mark, then looks at the index.
+        fence(Ordering::SeqCst);
+        let size = u64::from(self.queue.size());
+        let address = self.queue.avail_ring() + AVAILABLE_HEADER_BYTES + size * AVAILABLE_ELEMENT_BYTES;
+        let mark: u16 = memory
+            .load(GuestAddress(address), Ordering::Relaxed)
+            .map_err(|error| self.fault(QueueError::GuestMemory(error)))?;
+        let since_mark = self.queue.next_used().wrapping_sub(u16::from_le(mark)).wrapping_sub(1);
+        Ok(since_mark < completed)
+    }
+
+    /// A chain that no driver of sense would make.
+    pub(super) fn malformed(&self) -> RingFault {
+        self.fault(QueueError::InvalidChain)
+    }
+
+    fn fault(&self, source: QueueError) -> RingFault {
+        RingFault { ring: self.index, source }
+    }
+
     /// Asks the driver to kick when it adds a chain. True if it has added one already.
     pub(super) fn ask_for_kick(&mut self, memory: &GuestMemoryMmap) -> Result<bool, RingFault> {
-        self.queue.enable_notification(memory).map_err(|source| RingFault { ring: self.index, source })
+        self.queue.enable_notification(memory).map_err(|error| self.fault(error))
     }
 
     /// The driver need not kick for now.
     pub(super) fn spare_kicks(&mut self, memory: &GuestMemoryMmap) -> Result<(), RingFault> {
-        self.queue.disable_notification(memory).map_err(|source| RingFault { ring: self.index, source })
+        self.queue.disable_notification(memory).map_err(|error| self.fault(error))
     }
 }
 
+fn length(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
 /// Moves a header out of the front of `segments`, which then begin behind it. None if they are shorter.
-pub(super) fn take_header<'m>(segments: &mut Vec<VolatileSlice<'m>>) -> Option<[u8; HEADER_BYTES]> {
-    let mut header = [0; HEADER_BYTES];
+pub(super) fn take_header<const N: usize>(segments: &mut Vec<VolatileSlice<'_>>) -> Option<[u8; N]> {
+    let mut header = [0; N];
     let mut filled = 0;
     for segment in segments.iter() {
         filled += segment.read(&mut header[filled..], 0).ok()?;
-        if filled == HEADER_BYTES {
-            advance(segments, HEADER_BYTES);
+        if filled == N {
+            advance(segments, N);
             return Some(header);
         }
     }
     None
 }
 
-/// Copies a header to the front of `segments`, which must have room for it.
-pub(super) fn put_header(segments: &[VolatileSlice<'_>], header: &[u8; HEADER_BYTES]) {
-    let mut left = header.as_slice();
+/// Copies `bytes` to the front of `segments`, as far as there is room.
+pub(super) fn put(segments: &[VolatileSlice<'_>], bytes: &[u8]) {
+    let mut left = bytes;
     for segment in segments {
         if left.is_empty() {
             break;
