@@ -70,6 +70,7 @@ images: setup-build ## OCI images in images/out
 unit: ## unit and property tests, of programs and scripts
 	@CAPSID_REQUIRE=all $(STEP) -v unit cargo test --locked --workspace --no-fail-fast
 	@$(STEP) bench-tests python3 -B -m unittest discover -s tests/bench
+	@$(STEP) clients-tests python3 -B -m unittest discover -s tests/clients
 
 .PHONY: conformance-emulated
 conformance-emulated: build ## the conformance tests on the emulated engine, here

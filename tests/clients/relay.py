@@ -16,6 +16,7 @@ kept-alive connection can slip past unseen.
 import argparse
 import asyncio
 import json
+import os
 import re
 import sys
 import urllib.parse
@@ -110,6 +111,8 @@ async def main() -> None:
         print(f"unix://{arguments.listen}", flush=True)
     async with server:
         await asyncio.to_thread(sys.stdin.read)
+        # Without ceremony: whoever is still connected has lost the caller, too.
+        os._exit(0)
 
 
 asyncio.run(main())

@@ -1,6 +1,6 @@
 """What the suites of others have in common: lists of cases with a reason each, and the verdict over their outcomes.
 
-A list is a text file: one case a line, its name first and the reason after it; `#` begins a comment.
+A list is a text file: one case a line, its name, two or more blanks, and the reason; `#` begins a comment.
   excluded.txt        cases that need what is not there yet, or that fail wherever they run: not run, not counted
   known-failures.txt  cases that count, and fail; the reason says why
 A suite passes when at least PASS_SHARE of its counted cases do, and none fails that is not a known failure.
@@ -23,7 +23,7 @@ def read_list(path: Path) -> dict[str, str]:
         line = line.strip()
         if not line or line.startswith("#"):
             continue
-        case, _, reason = line.partition(" ")
+        case, _, reason = line.partition("  ")
         if not reason.strip():
             raise ListError(f"{path}:{number}: {case} has no reason")
         if case in cases:
