@@ -8,6 +8,7 @@ pub mod agent;
 pub mod artifacts;
 pub mod container;
 pub mod engine;
+pub mod logs;
 pub mod monitor;
 pub mod run_folder;
 pub mod sandbox;
