@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use capsid_vmm::Engine;
 use capsid_vmm::probe::{Probe, probe_remembered};
+use serde::{Deserialize, Serialize};
 
 /// The emulator's program, from Debian's `qemu-system-x86`.
 const EMULATOR: &str = "qemu-system-x86_64";
 
 /// What the user asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum EngineChoice {
     /// KVM if it can run a kernel here, the emulator otherwise.
     #[default]

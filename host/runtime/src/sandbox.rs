@@ -127,6 +127,23 @@ pub struct Sandbox {
     _folder: RunFolder,
 }
 
+/// SHIM
+pub struct AdoptParts<'a> {
+    #[allow(missing_docs)]
+    pub id: &'a ContainerId,
+    #[allow(missing_docs)]
+    pub folders: &'a crate::run_folder::RunFolders,
+    #[allow(missing_docs)]
+    pub machine: &'a crate::record::MachineRecord,
+}
+/// SHIM
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    #[allow(missing_docs)]
+    #[error("{0}")]
+    Ended(String),
+}
+
 /// What a sandbox is made from.
 pub struct SandboxParts<'a> {
     /// Whose it is.
@@ -226,6 +243,25 @@ impl Sandbox {
         explain(&self.monitor, error).await
     }
 
+    /// SHIM
+    pub async fn detach(&self) -> Result<(), SandboxError> {
+        Ok(())
+    }
+    /// SHIM
+    pub fn clear(&self) {}
+    /// SHIM
+    pub fn engine(&self) -> Engine {
+        Engine::Emulated
+    }
+    /// SHIM
+    pub fn is_paused(&self) -> bool {
+        false
+    }
+    /// SHIM
+    pub async fn adopt(_parts: AdoptParts<'_>) -> Result<Sandbox, AdoptError> {
+        Err(AdoptError::Ended("gone".into()))
+    }
+
     /// The agent.
     #[must_use]
     pub fn agent(&self) -> &Agent {
@@ -239,7 +275,7 @@ impl Sandbox {
     }
 
     /// Pulls the plug, and waits for the monitor's end. What the guest had not written to its disk is lost.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         // If it does not answer, dropping the monitor's lifeline ends it all the same.
         let _ = self.monitor.ask(ControlRequest::Stop).await;
         let _ = timeout(STOP_TIMEOUT, self.monitor.ended()).await;
@@ -250,7 +286,7 @@ impl Sandbox {
     /// # Errors
     ///
     /// When the guest did not; the machine is ended all the same.
-    pub async fn shut_down(self) -> Result<(), SandboxError> {
+    pub async fn shut_down(&self) -> Result<(), SandboxError> {
         let written = self.or_ended(self.agent.shutdown()).await;
         self.stop().await;
         written

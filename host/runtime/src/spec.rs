@@ -1,11 +1,14 @@
 //! From what the image says and what the user asks for to what the agent is told: the rules of `docker run`, as pure
 //! functions.
 
+use std::collections::BTreeMap;
+
 use capsid_protocol::{
     Capability, Identity, Limits, PrepareRoot, ProcessId, ProcessSpec, Rlimit, TerminalSize, TmpfsMount,
     WritableLayer,
 };
 use oci_spec::image::ImageConfiguration;
+use serde::{Deserialize, Serialize};
 
 /// `PATH` of a process whose image sets none (moby, `oci/defaults.go`).
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -26,12 +29,12 @@ const CPU_PERIOD_US: f64 = 100_000.0;
 const MAX_HOSTNAME_BYTES: usize = 64;
 
 /// What a user asks of a container.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunOptions {
     /// Arguments after the image: replace the image's command.
     pub args: Vec<String>,
     /// Replaces the image's entrypoint, and drops its command.
-    pub entrypoint: Option<String>,
+    pub entrypoint: Option<Vec<String>>,
     /// `NAME=value`, over those of the image.
     pub env: Vec<String>,
     /// Working folder.
@@ -72,6 +75,8 @@ pub struct RunOptions {
     pub privileged: bool,
     /// Sets no_new_privs.
     pub no_new_privileges: bool,
+    /// Labels, the image's among them.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// What a user asks for and cannot have.
@@ -196,8 +201,9 @@ fn command(image: &ImageConfiguration, options: &RunOptions) -> Result<Vec<Strin
     // An empty --entrypoint resets the image's; any --entrypoint drops the image's command, which was made for
     // the entrypoint that it replaces.
     let (mut args, default_command) = match options.entrypoint.as_deref() {
-        Some("") => (Vec::new(), Vec::new()),
-        Some(entrypoint) => (vec![entrypoint.to_owned()], Vec::new()),
+        Some([]) => (Vec::new(), image_command),
+        Some([empty]) if empty.is_empty() => (Vec::new(), Vec::new()),
+        Some(entrypoint) => (entrypoint.to_vec(), Vec::new()),
         None => (image_entrypoint, image_command),
     };
     args.extend(if options.args.is_empty() { default_command } else { options.args.clone() });
@@ -355,7 +361,7 @@ mod tests {
         let case = |args: &str, entrypoint: Option<&str>| {
             let options = RunOptions {
                 args: words(args),
-                entrypoint: entrypoint.map(str::to_owned),
+                entrypoint: entrypoint.map(|word| vec![word.to_owned()]),
                 ..Default::default()
             };
             merged(&options).map(|spec| spec.process.args.join(" "))

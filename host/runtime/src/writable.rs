@@ -52,6 +52,29 @@ pub fn clone_template(template: &Path, path: &Path) -> Result<File, WritableErro
     Ok(target)
 }
 
+/// Opens a container's writable layer, which is cloned from the template if there is none yet. A crash in the middle
+/// leaves a draft that the next call replaces.
+///
+/// # Errors
+///
+/// There is a layer or none, and never half of one.
+pub fn open_or_clone(template: &Path, path: &Path) -> Result<File, WritableError> {
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(file) => return Ok(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(WritableError::Open { path: path.to_owned(), source }),
+    }
+    let draft = path.with_extension("new");
+    let failed = |source| WritableError::Clone { path: path.to_owned(), source };
+    match std::fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let file = clone_template(template, &draft)?;
+    std::fs::rename(&draft, path).map_err(failed)?;
+    Ok(file)
+}
+
 /// Clones the template into a file without a name in `folder`: it is gone when its last descriptor is closed, even
 /// if every process of ours is killed.
 ///

@@ -138,7 +138,7 @@ pub(super) fn options(arguments: &RunArguments, command: &[String]) -> Result<Ru
     }
     Ok(RunOptions {
         args: command.to_vec(),
-        entrypoint: arguments.entrypoint.clone(),
+        entrypoint: arguments.entrypoint.clone().map(|program| vec![program]),
         env,
         workdir: arguments.workdir.clone(),
         user: arguments.user.clone(),
@@ -159,5 +159,6 @@ pub(super) fn options(arguments: &RunArguments, command: &[String]) -> Result<Ru
         cap_drop: arguments.cap_drop.clone(),
         privileged: arguments.privileged,
         no_new_privileges,
+        ..RunOptions::default()
     })
 }

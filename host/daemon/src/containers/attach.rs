@@ -1,0 +1,46 @@
+//! `POST /containers/{id}/attach`.
+
+use capsid_runtime::lifecycle::Request;
+
+use crate::error::Result;
+use crate::hijack::{self, Ended, Session};
+use crate::http::Reply;
+use crate::routes::Call;
+
+pub(crate) async fn attach(call: Call, id: &str) -> Result<Reply> {
+    let container = call.server.containers.find(id)?;
+    let detach_keys = hijack::detach_keys(call.query.text("detachKeys"))?;
+    container.allow(Request::Attach).await?;
+    let view = container.view();
+    let record = &view.record;
+    let terminal = record.options.terminal.is_some();
+    let streams = container.streams();
+    let wants = |name: &str| call.query.flag(name);
+    let stream = wants("stream");
+    let hears = stream && (wants("stdout") || wants("stderr"));
+    let replay = if wants("logs") {
+        Some(super::logs::replay(&container, wants("stdout"), wants("stderr"))?)
+    } else {
+        None
+    };
+    let session = Session {
+        output: hears.then(|| streams.subscribe()),
+        replay,
+        stdin: stream && wants("stdin") && record.options.stdin,
+        stdout: wants("stdout"),
+        stderr: wants("stderr"),
+        terminal,
+        close_stdin: record.life.stdin_once && !terminal,
+        detach_keys: if terminal { detach_keys } else { Vec::new() },
+        multiplexed_type: call.version >= capsid_api::version::ApiVersion { major: 1, minor: 42 },
+        busy: call.server.busy(),
+        streams,
+    };
+    let events = call.server.containers.clone();
+    events.tell(&container, "attach", &[]);
+    Ok(hijack::start(call.head, session, move |ended| {
+        if ended == Ended::Detached {
+            events.tell(&container, "detach", &[]);
+        }
+    }))
+}

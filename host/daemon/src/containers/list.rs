@@ -1,0 +1,261 @@
+//! `GET /containers/json`.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use capsid_runtime::container::ContainerId;
+use capsid_runtime::driver::View;
+use capsid_runtime::lifecycle::Phase;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::status;
+use crate::error::{ApiError, Result};
+use crate::filters::Filters;
+use crate::http::{self, Reply};
+use crate::routes::Call;
+
+const FILTERS: &[&str] = &[
+    "ancestor",
+    "annotation",
+    "before",
+    "expose",
+    "exited",
+    "health",
+    "id",
+    "isolation",
+    "is-task",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+];
+const STATUSES: &[&str] = &["created", "running", "paused", "restarting", "removing", "exited", "dead"];
+
+/// One container of a list; the fields are the API's `ContainerSummary`, borrowed where they can be.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Summary<'a> {
+    id: &'a ContainerId,
+    names: [String; 1],
+    image: &'a str,
+    #[serde(rename = "ImageID")]
+    image_id: &'a str,
+    command: String,
+    created: i64,
+    ports: [u8; 0],
+    #[serde(rename = "SizeRw", skip_serializing_if = "Option::is_none")]
+    size_rw: Option<u64>,
+    #[serde(rename = "SizeRootFs", skip_serializing_if = "Option::is_none")]
+    size_root_fs: Option<u64>,
+    labels: &'a BTreeMap<String, String>,
+    state: &'static str,
+    status: String,
+    host_config: SummaryHostConfig<'a>,
+    network_settings: SummaryNetworks,
+    mounts: Vec<serde_json::Value>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct SummaryHostConfig<'a> {
+    network_mode: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct SummaryNetworks {
+    networks: serde_json::Value,
+}
+
+pub(crate) fn list(call: &Call) -> Result<Reply> {
+    let filters = Filters::read(&call.query, FILTERS)?;
+    let selection = Selection::read(call, &filters)?;
+    let views = call.server.containers.list();
+    let sizes = call.query.flag("size");
+    let now = Timestamp::now();
+    let chosen = views.iter().filter(|view| selection.takes(view));
+    let summaries: Vec<_> =
+        chosen.take(selection.limit).map(|view| summary(call, view, now, sizes)).collect();
+    http::ok(&summaries)
+}
+
+fn summary<'a>(call: &Call, view: &'a Arc<View>, now: Timestamp, sizes: bool) -> Summary<'a> {
+    let record = &view.record;
+    let network_mode = record.documents["HostConfig"]["NetworkMode"].as_str().unwrap_or("default");
+    let (size_rw, size_root_fs) = if sizes { sizes_of(call, view) } else { (None, None) };
+    Summary {
+        id: &record.id,
+        names: [format!("/{}", record.name)],
+        image: &record.image,
+        image_id: &record.image_id,
+        command: shell_words(&record.command),
+        created: record.created.as_second(),
+        ports: [],
+        size_rw,
+        size_root_fs,
+        labels: &record.options.labels,
+        state: view.phase().status(),
+        status: status::text(view, now),
+        host_config: SummaryHostConfig { network_mode },
+        network_settings: SummaryNetworks { networks: super::inspect::network(view)["Networks"].take() },
+        mounts: super::inspect::mounts(view),
+    }
+}
+
+/// What the writable layer takes on the disk, and that with the image.
+pub(super) fn sizes_of(call: &Call, view: &View) -> (Option<u64>, Option<u64>) {
+    use std::os::unix::fs::MetadataExt;
+    let folder = call.server.containers.host().state.container(&view.record.id);
+    let written = folder.writable_path().metadata().map_or(0, |metadata| metadata.blocks() * 512);
+    let image = call.server.containers.host().image(&view.record.image_id).map_or(0, |image| image.size);
+    (Some(written), Some(written + image))
+}
+
+/// Arguments as a shell would need them (moby, `container.Snapshot`: only what holds a space is quoted).
+pub(super) fn shell_words(command: &[String]) -> String {
+    let quote = |word: &String| if word.contains(' ') { format!("'{word}'") } else { word.clone() };
+    command.iter().map(quote).collect::<Vec<_>>().join(" ")
+}
+
+/// Which containers are listed.
+struct Selection<'a> {
+    filters: &'a Filters,
+    all: bool,
+    limit: usize,
+    before: Option<(Timestamp, ContainerId)>,
+    since: Option<(Timestamp, ContainerId)>,
+    exited: HashSet<u8>,
+    ancestors: HashSet<String>,
+}
+
+impl<'a> Selection<'a> {
+    fn read(call: &Call, filters: &'a Filters) -> Result<Selection<'a>> {
+        if let Some(bad) = filters.get("status").iter().find(|status| !STATUSES.contains(&status.as_str())) {
+            return Err(ApiError::invalid(format!("invalid filter 'status={bad}'")));
+        }
+        let limit = call.query.number("limit")?.unwrap_or(-1);
+        let anchor = |name: &str| -> Result<Option<(Timestamp, ContainerId)>> {
+            let wanted = filters.get(name).first().map(String::as_str).or_else(|| call.query.text(name));
+            let Some(reference) = wanted else { return Ok(None) };
+            let record = Arc::clone(&call.server.containers.find(reference)?.view().record);
+            Ok(Some((record.created, record.id.clone())))
+        };
+        let exited: Result<HashSet<u8>> = filters.get("exited").iter().map(|code| exit_code(code)).collect();
+        let exited = exited?;
+        let limited = usize::try_from(limit).ok().filter(|limit| *limit > 0);
+        let (before, since) = (anchor("before")?, anchor("since")?);
+        let all = call.query.flag("all")
+            || limited.is_some()
+            || before.is_some()
+            || since.is_some()
+            || filters.has("status")
+            || filters.has("exited");
+        let ancestors = filters.get("ancestor").iter().filter_map(|name| {
+            call.server.containers.host().image(name).ok().map(|image| image.id.to_string())
+        });
+        Ok(Selection {
+            filters,
+            all,
+            limit: limited.unwrap_or(usize::MAX),
+            before,
+            since,
+            exited,
+            ancestors: ancestors.collect(),
+        })
+    }
+
+    fn takes(&self, view: &View) -> bool {
+        let record = &view.record;
+        let place = (record.created, record.id.clone());
+        (self.all || view.phase().counts_as_running())
+            && self.before.as_ref().is_none_or(|before| place < *before)
+            && self.since.as_ref().is_none_or(|since| place > *since)
+            && self.takes_by_name(view)
+            && self.takes_by_state(view)
+            && self.filters.labels("label", &record.options.labels)
+            && (!self.filters.has("ancestor") || self.ancestors.contains(&record.image_id))
+            && self.takes_by_surroundings(view)
+    }
+
+    fn takes_by_name(&self, view: &View) -> bool {
+        let ids = self.filters.get("id");
+        let names = self.filters.get("name");
+        (ids.is_empty() || ids.iter().any(|id| view.record.id.as_str().starts_with(id.as_str())))
+            && (names.is_empty() || names.iter().any(|name| matches(name, view.record.name.as_str())))
+    }
+
+    fn takes_by_state(&self, view: &View) -> bool {
+        let ended = matches!(view.phase(), Phase::Exited | Phase::Dead | Phase::Restarting);
+        let health = view.record.state.health.as_ref().map_or("none", |health| health.status.name());
+        self.filters.exact("status", view.phase().status())
+            && (!self.filters.has("exited") || (ended && self.exited.contains(&view.record.state.exit_code)))
+            && self.filters.exact("health", health)
+    }
+
+    fn takes_by_surroundings(&self, view: &View) -> bool {
+        let mode = view.record.documents["HostConfig"]["NetworkMode"].as_str().unwrap_or("default");
+        let network = if mode == "none" { "none" } else { "bridge" };
+        !self.filters.has("volume")
+            && !self.filters.has("publish")
+            && !self.filters.has("expose")
+            && self.filters.exact("network", network)
+            && self.filters.truth("is-task").ok().flatten() != Some(true)
+    }
+}
+
+fn exit_code(text: &str) -> Result<u8> {
+    let code: i64 = text.parse().map_err(|_| ApiError::invalid(format!("invalid filter 'exited={text}'")))?;
+    u8::try_from(code).map_err(|_| ApiError::invalid(format!("invalid filter 'exited={text}'")))
+}
+
+/// Docker takes a regular expression; what people write is a part of a name, anchored or not.
+fn matches(pattern: &str, name: &str) -> bool {
+    let from_start = pattern.strip_prefix('^');
+    let body = from_start.unwrap_or(pattern);
+    let to_end = body.strip_suffix('$');
+    let body = to_end.unwrap_or(body);
+    // Names are compared with and without their slash.
+    let bodies = [body, body.strip_prefix('/').unwrap_or(body)];
+    bodies.iter().any(|body| {
+        match (
+            from_start.is_some() || body.len() < pattern.len() && pattern.starts_with('/'),
+            to_end.is_some(),
+        ) {
+            (true, true) => name == *body,
+            (true, false) => name.starts_with(body),
+            (false, true) => name.ends_with(body),
+            (false, false) => name.contains(body),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_match_as_parts_and_anchored() {
+        for (pattern, name, takes) in [
+            ("we", "web", true),
+            ("^web$", "web", true),
+            ("^/web$", "web", true),
+            ("/web", "web1", true),
+            ("/eb", "web", false),
+            ("^eb", "web", false),
+            ("eb$", "web", true),
+            ("", "web", true),
+        ] {
+            assert_eq!(matches(pattern, name), takes, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn words_with_spaces_are_quoted() {
+        let command = ["sh", "-c", "echo hi"].map(str::to_owned);
+        assert_eq!(shell_words(&command), "sh -c 'echo hi'");
+    }
+}

@@ -1,0 +1,14 @@
+//! `/containers`.
+
+pub(crate) mod attach;
+pub(crate) mod create;
+mod documents;
+pub(crate) mod inspect;
+pub(crate) mod life;
+pub(crate) mod list;
+pub(crate) mod logs;
+mod options;
+mod status;
+pub(crate) mod update;
+
+pub(crate) use options::process_options;

@@ -1,0 +1,322 @@
+//! Hijacked connections: after the answer's head the connection is a raw stream in both directions.
+//!
+//! Clients that ask for an upgrade get 101 and the raw stream, all others a body that streams, and give no input.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use capsid_api::frames::{FrameStream, header};
+use capsid_protocol::StreamKind;
+use capsid_runtime::streams::{Chunk, Input, RunStreams};
+use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use crate::http::{self, Reply};
+use crate::server::Busy;
+
+/// Most input bytes that are read at once.
+const INPUT_BYTES: usize = 32 << 10;
+/// The raw stream of a terminal, and of old clients.
+pub(crate) const RAW: &str = "application/vnd.docker.raw-stream";
+/// Stdout and stderr in frames.
+pub(crate) const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
+
+/// Which streams a client is connected to, and how.
+pub(crate) struct Session {
+    pub(crate) streams: Arc<RunStreams>,
+    /// What comes before live output.
+    pub(crate) replay: Option<mpsc::Receiver<Bytes>>,
+    /// Live output; `None` if it wants none.
+    pub(crate) output: Option<mpsc::Receiver<Chunk>>,
+    pub(crate) stdin: bool,
+    pub(crate) stdout: bool,
+    pub(crate) stderr: bool,
+    /// Raw, since a terminal has one stream only.
+    pub(crate) terminal: bool,
+    /// Whether the end of the client's input is the end of the process's.
+    pub(crate) close_stdin: bool,
+    pub(crate) detach_keys: Vec<u8>,
+    pub(crate) multiplexed_type: bool,
+    pub(crate) busy: Busy,
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The process ended, or the client left.
+    Over,
+    /// The client gave the keys to detach.
+    Detached,
+}
+
+/// Whether the client asks for the connection itself.
+fn asks_for_upgrade(request: &Request<()>) -> bool {
+    request.headers().contains_key(UPGRADE)
+}
+
+/// Answers, and serves the session in a task of its own once the answer is out.
+pub(crate) fn start(
+    request: Request<()>,
+    session: Session,
+    ended: impl FnOnce(Ended) + Send + 'static,
+) -> Reply {
+    let kind = if session.terminal || !session.multiplexed_type { RAW } else { MULTIPLEXED };
+    if asks_for_upgrade(&request) {
+        let upgraded = hyper::upgrade::on(request);
+        tokio::spawn(async move {
+            match upgraded.await {
+                Ok(connection) => {
+                    let (reader, writer) = tokio::io::split(TokioIo::new(connection));
+                    ended(serve(session, reader, writer).await);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a connection was not upgraded");
+                    ended(Ended::Over);
+                }
+            }
+        });
+        let mut reply = http::empty(StatusCode::SWITCHING_PROTOCOLS);
+        let headers = reply.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
+        headers.insert(hyper::header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        return reply;
+    }
+    let (sender, reply) = http::streamed(kind);
+    tokio::spawn(async move {
+        stream_body(session, sender).await;
+        ended(Ended::Over);
+    });
+    reply
+}
+
+async fn stream_body(mut session: Session, sender: mpsc::Sender<Bytes>) {
+    if let Some(mut replay) = session.replay.take() {
+        while let Some(bytes) = replay.recv().await {
+            if sender.send(bytes).await.is_err() {
+                return;
+            }
+        }
+    }
+    let Some(mut output) = session.output.take() else { return };
+    loop {
+        tokio::select! {
+            chunk = output.recv() => {
+                let Some(chunk) = chunk else { return };
+                if let Some(bytes) = session.encode(chunk)
+                    && sender.send(bytes).await.is_err()
+                {
+                    return;
+                }
+            }
+            () = sender.closed() => return,
+        }
+    }
+}
+
+impl Session {
+    /// As it goes over the wire, if the client wants that stream.
+    fn encode(&self, chunk: Chunk) -> Option<Bytes> {
+        let (stream, wanted) = match chunk.stream {
+            StreamKind::Stderr => (FrameStream::Stderr, self.stderr),
+            _ => (FrameStream::Stdout, self.stdout),
+        };
+        if !wanted {
+            return None;
+        }
+        Some(if self.terminal { chunk.bytes } else { frame(stream, &chunk.bytes) })
+    }
+}
+
+/// One frame of the multiplexed stream. Chunks are far below the four gigabytes that a frame can hold.
+pub(crate) fn frame(stream: FrameStream, bytes: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(bytes.len() + capsid_api::frames::HEADER_BYTES);
+    framed.extend_from_slice(&header(stream, u32::try_from(bytes.len()).unwrap_or(u32::MAX)));
+    framed.extend_from_slice(bytes);
+    framed.freeze()
+}
+
+async fn serve(
+    mut session: Session,
+    reader: impl AsyncRead + Unpin + Send + 'static,
+    mut writer: impl AsyncWrite + Unpin,
+) -> Ended {
+    let (detach, mut detached) = mpsc::channel::<Gone>(1);
+    let wants_output = session.output.is_some();
+    let input = tokio::spawn(read_input(
+        reader,
+        session.stdin.then(|| session.streams.input()),
+        session.close_stdin,
+        std::mem::take(&mut session.detach_keys),
+        detach,
+    ));
+    let ended = tokio::select! {
+        () = write_output(&mut session, &mut writer), if wants_output => Ended::Over,
+        gone = async {
+            match detached.recv().await {
+                Some(gone) => gone,
+                // Input has ended; output goes on.
+                None => std::future::pending().await,
+            }
+        } => if gone == Gone::Detached { Ended::Detached } else { Ended::Over },
+    };
+    let _ = writer.shutdown().await;
+    input.abort();
+    drop(session.busy);
+    ended
+}
+
+async fn write_output(session: &mut Session, writer: &mut (impl AsyncWrite + Unpin)) {
+    if let Some(mut replay) = session.replay.take() {
+        while let Some(bytes) = replay.recv().await {
+            if writer.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    }
+    let Some(mut output) = session.output.take() else { return };
+    while let Some(chunk) = output.recv().await {
+        let Some(bytes) = session.encode(chunk) else { continue };
+        if writer.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Why a session is over before the output is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gone {
+    Detached,
+    Failed,
+}
+
+/// Moves a client's input to the process. A client that closes its side only half still gets output.
+async fn read_input(
+    mut reader: impl AsyncRead + Unpin,
+    input: Option<mpsc::Sender<Input>>,
+    close_stdin: bool,
+    detach_keys: Vec<u8>,
+    gone: mpsc::Sender<Gone>,
+) {
+    let mut buffer = vec![0; INPUT_BYTES];
+    let mut keys = DetachKeys::new(detach_keys);
+    loop {
+        let count = match reader.read(&mut buffer).await {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(_) => {
+                let _ = gone.send(Gone::Failed).await;
+                return;
+            }
+        };
+        let Some(input) = &input else { continue };
+        let (bytes, detached) = keys.pass(&buffer[..count]);
+        if !bytes.is_empty() && input.send(Input::Bytes(bytes.into())).await.is_err() {
+            return;
+        }
+        if detached {
+            let _ = gone.send(Gone::Detached).await;
+            return;
+        }
+    }
+    if let Some(input) = input.filter(|_| close_stdin) {
+        let _ = input.send(Input::End).await;
+    }
+}
+
+/// Finds the keys that detach in what a client types. What may be their beginning is held back until it is known.
+#[derive(Debug)]
+struct DetachKeys {
+    keys: Vec<u8>,
+    matched: usize,
+}
+
+impl DetachKeys {
+    fn new(keys: Vec<u8>) -> Self {
+        DetachKeys { keys, matched: 0 }
+    }
+
+    /// What goes to the process, and whether the client detaches.
+    fn pass(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
+        if self.keys.is_empty() {
+            return (typed.to_vec(), false);
+        }
+        let mut passed = Vec::with_capacity(typed.len());
+        for byte in typed {
+            if *byte == self.keys[self.matched] {
+                self.matched += 1;
+                if self.matched == self.keys.len() {
+                    self.matched = 0;
+                    return (passed, true);
+                }
+                continue;
+            }
+            passed.extend_from_slice(&self.keys[..self.matched]);
+            self.matched = usize::from(*byte == self.keys[0]);
+            if self.matched == 0 {
+                passed.push(*byte);
+            }
+        }
+        (passed, false)
+    }
+}
+
+/// `ctrl-p,ctrl-q`, unless something else is asked for.
+pub(crate) const DEFAULT_DETACH_KEYS: &str = "ctrl-p,ctrl-q";
+/// Keys that a sequence has at most.
+const MAX_KEYS: usize = 16;
+
+/// Reads a sequence as `ctrl-a,b,ctrl-[`.
+pub(crate) fn detach_keys(text: Option<&str>) -> crate::error::Result<Vec<u8>> {
+    let text = text.unwrap_or(DEFAULT_DETACH_KEYS);
+    let invalid = || crate::error::ApiError::invalid(format!("Invalid detach keys ({text}) provided"));
+    let keys: Option<Vec<u8>> = text.split(',').map(detach_key).collect();
+    keys.filter(|keys| keys.len() <= MAX_KEYS).ok_or_else(invalid)
+}
+
+fn detach_key(text: &str) -> Option<u8> {
+    match text.as_bytes() {
+        [byte] => Some(*byte),
+        bytes => match bytes.strip_prefix(b"ctrl-")? {
+            [letter] => match letter {
+                b'a'..=b'z' => Some(letter - b'a' + 1),
+                b'@' => Some(0),
+                b'[' => Some(27),
+                b'\\' => Some(28),
+                b']' => Some(29),
+                b'^' => Some(30),
+                b'_' => Some(31),
+                _ => None,
+            },
+            _ => None,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_as_docker_writes_them() {
+        assert_eq!(detach_keys(None).unwrap(), [16, 17]);
+        assert_eq!(detach_keys(Some("a,ctrl-[,ctrl-@")).unwrap(), [b'a', 27, 0]);
+        for bad in ["", "ctrl-", "ctrl-A", "ab", "a,,b", "ctrl-p,ctrl-q,"] {
+            assert!(detach_keys(Some(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_keys_are_found_across_reads_and_everything_else_passes() {
+        let mut keys = DetachKeys::new(vec![16, 17]);
+        assert_eq!(keys.pass(b"ab\x10"), (b"ab".to_vec(), false));
+        assert_eq!(keys.pass(b"c"), (b"\x10c".to_vec(), false));
+        assert_eq!(keys.pass(b"\x10\x10"), (b"\x10".to_vec(), false));
+        assert_eq!(keys.pass(b"\x11rest"), (Vec::new(), true));
+        let mut none = DetachKeys::new(Vec::new());
+        assert_eq!(none.pass(b"\x10\x11"), (b"\x10\x11".to_vec(), false));
+    }
+}

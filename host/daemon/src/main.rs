@@ -1,0 +1,119 @@
+//! `capsidd`: the daemon's program.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use capsid_daemon::{Options, serve};
+use capsid_runtime::engine::EngineChoice;
+use clap::{Parser, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// How long a daemon that was started on demand waits for something to do.
+const IDLE_EXIT: Duration = Duration::from_secs(60);
+
+/// The daemon that owns images and containers, and serves Docker's Engine API.
+///
+/// Its socket is as good as the rights of the user that it runs as.
+#[derive(Debug, Parser)]
+#[command(name = "capsidd", version)]
+struct Arguments {
+    /// Stay in the foreground (the daemon always does; the flag is there for those who say it)
+    #[arg(long)]
+    foreground: bool,
+    /// Where to listen: unix://PATH
+    #[arg(short = 'H', long = "host", value_name = "URL", env = "CAPSID_HOST")]
+    hosts: Vec<String>,
+    /// Where images and containers are kept
+    #[arg(long, value_name = "DIR", env = "CAPSID_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+    /// What runs the machines of containers that ask for nothing else
+    #[arg(long, value_enum, env = "CAPSID_ENGINE")]
+    engine: Option<EngineName>,
+    /// End when there was nothing to do for a minute
+    #[arg(long)]
+    on_demand: bool,
+    /// What is logged, as tracing-subscriber's filters write it, e.g. `debug` or `capsid_daemon=debug`
+    #[arg(long, value_name = "FILTER", env = "CAPSID_LOG", default_value = "info")]
+    log: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum EngineName {
+    Kvm,
+    Emulated,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("capsidd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let filter = EnvFilter::try_new(&arguments.log).context("--log")?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let state = match arguments.state_dir.clone() {
+        Some(folder) => folder,
+        None => default_state()?,
+    };
+    let options = Options {
+        sockets: sockets(&arguments)?,
+        inherited: Vec::<Arc<_>>::new(),
+        state,
+        engine: match arguments.engine {
+            None => EngineChoice::Automatic,
+            Some(EngineName::Kvm) => EngineChoice::Kvm,
+            Some(EngineName::Emulated) => EngineChoice::Emulated,
+        },
+        idle_exit: arguments.on_demand.then_some(IDLE_EXIT),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the daemon's threads")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("failed to listen for signals")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for signals")?;
+        let stop = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        serve(options, stop, || tracing::info!("ready")).await?;
+        Ok(())
+    })
+}
+
+fn sockets(arguments: &Arguments) -> anyhow::Result<Vec<PathBuf>> {
+    if arguments.hosts.is_empty() {
+        return Ok(vec![capsid_api::socket::default_socket(arguments.state_dir.as_deref())]);
+    }
+    let mut sockets = Vec::new();
+    for host in &arguments.hosts {
+        match host.strip_prefix("unix://") {
+            Some(path) => sockets.push(PathBuf::from(path)),
+            None => bail!("cannot listen on {host}: only unix:// sockets are supported"),
+        }
+    }
+    Ok(sockets)
+}
+
+fn default_state() -> anyhow::Result<PathBuf> {
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    let folder =
+        data.or(home).context("neither XDG_DATA_HOME nor HOME is set: name a folder with --state-dir")?;
+    Ok(folder.join("capsid"))
+}
