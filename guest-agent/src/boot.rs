@@ -13,7 +13,7 @@ use rustix::mount::{MountFlags, mount_move};
 
 use crate::error::{Step, StepError};
 use crate::mounts::mount_new;
-use crate::{cgroup, network, overlay, sys};
+use crate::{cgroup, network, overlay, placeholders, sys};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
@@ -93,8 +93,9 @@ fn make_agent_root() -> Result<(), StepError> {
     // Holds the few small files below FILES, which a container may write to: hence the limits.
     mount_new("tmpfs", BASE, MountFlags::NOSUID | MountFlags::NODEV, "mode=755,size=1m,nr_inodes=2k")?;
     rustix::process::chdir(BASE).step(|| format!("failed to enter {BASE}"))?;
-    for folder in ["/dev", "/proc", "/sys", cgroup::MOUNT, overlay::ROOT, overlay::WRITABLE, "/layers", FILES]
-    {
+    let folders =
+        ["/dev", "/proc", "/sys", cgroup::MOUNT, overlay::ROOT, overlay::WRITABLE, "/layers", FILES];
+    for folder in folders.into_iter().chain([placeholders::FOLDER]) {
         match rustix::fs::mkdir(&folder[1..], Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(StepError::new(format!("failed to make {folder}"), error)),

@@ -5,13 +5,13 @@
 //!  agent                                    first process (PID 1 of the container)
 //!    │ ── clone3, new namespaces ─────────▶  enters: pivots, mounts, masks
 //!    │ ◀─ Response::Done or Failed ────────  or exits
+//!    │ ◀─ the tree that clients see ───────
 //!    │    … PrepareRoot is answered …        waits
 //!    │ ── stdio descriptors, ProcessSpec ─▶  becomes the program (crate::launch)
 //! ```
 //!
 //! A machine that is prepared ahead of its request only has to do the last step.
 
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -20,10 +20,7 @@ use capsid_protocol::{
 };
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountFlags, OpenTreeFlags, UnmountFlags, mount_remount, open_tree, unmount};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::UnshareFlags;
 
 use crate::cgroup::ContainerGroup;
@@ -31,7 +28,7 @@ use crate::error::{Step, StepError, chain, refusal};
 use crate::mounts::{self, make_folders, make_read_only, mask, mode_of, mount_new, parse_options};
 use crate::stdio::ChildStdio;
 use crate::sys::process::{Child, Forked};
-use crate::{boot, devices, launch, overlay, sys};
+use crate::{boot, descriptors, devices, launch, overlay, sys};
 
 /// Number of `DEVPTS_SUPER_MAGIC` (linux/magic.h).
 const DEVPTS_MAGIC: u64 = 0x1cd1;
@@ -66,7 +63,12 @@ pub(crate) struct Container {
     pub(crate) socket: OwnedFd,
     /// The root of the container's /dev/pts, where terminals are made.
     pub(crate) devpts: OwnedFd,
+    /// What clients see of its files: see [`crate::files`].
+    pub(crate) seen: OwnedFd,
 }
+
+/// Says that the descriptor is that tree.
+const SEEN_TAG: u8 = b's';
 
 /// Starts the first process, and returns when it waits.
 ///
@@ -91,8 +93,14 @@ pub(crate) fn start(request: &PrepareRoot, group: &ContainerGroup) -> Result<Con
         Ok((_, Response::Failed(refusal))) => return Err(refusal),
         Ok(_) | Err(_) => return Err(refusal(ErrorCode::Internal, "the container's first process died")),
     }
+    let socket = OwnedFd::from(socket);
+    let Some((SEEN_TAG, Ok([seen]))) =
+        descriptors::receive(&socket).map(|(tag, descriptors)| (tag, <[OwnedFd; 1]>::try_from(descriptors)))
+    else {
+        return Err(refusal(ErrorCode::Internal, "the container's first process died"));
+    };
     let devpts = open_devpts(child.pid)?;
-    Ok(Container { child, socket: socket.into(), devpts })
+    Ok(Container { child, socket, devpts, seen })
 }
 
 /// Nothing of the container runs yet; later, its paths could lead anywhere.
@@ -119,32 +127,14 @@ pub(crate) fn send_program(
     stdio: &ChildStdio,
 ) -> Result<(), StepError> {
     let failed = || "failed to hand the program to the container's first process".to_owned();
-    let descriptors = stdio.descriptors();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-    let kind = [stdio.tag()];
-    let flags = SendFlags::NOSIGNAL;
-    rustix::net::sendmsg(socket, &[std::io::IoSlice::new(&kind)], &mut ancillary, flags).step(failed)?;
+    descriptors::send(socket, stdio.tag(), &stdio.descriptors()).step(failed)?;
     let mut writer = std::fs::File::from(socket.try_clone().step(failed)?);
     write_frame(&mut writer, RequestId(0), spec).map_err(std::io::Error::other).step(failed)
 }
 
 fn receive_program(socket: &OwnedFd) -> Option<(ProcessSpec, ChildStdio)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut tag = [0];
-    let mut buffers = [std::io::IoSliceMut::new(&mut tag)];
-    let received =
-        rustix::net::recvmsg(socket, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC).ok()?;
-    if received.bytes == 0 {
-        return None;
-    }
-    let descriptors = ancillary.drain().flat_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect(),
-        _ => Vec::new(),
-    });
-    let stdio = ChildStdio::from_parts(tag[0], descriptors.collect())?;
+    let (tag, descriptors) = descriptors::receive(socket)?;
+    let stdio = ChildStdio::from_parts(tag, descriptors)?;
     let mut reader = std::fs::File::from(socket.try_clone().ok()?);
     let (_, spec) = read_frame(&mut reader).ok()?;
     Some((spec, stdio))
@@ -156,13 +146,15 @@ fn first_process(request: &PrepareRoot, socket: OwnedFd) -> ! {
     sys::process::close_all_but(&[socket.as_fd()]);
     let outcome = enter(request);
     let answer = match &outcome {
-        Ok(()) => Response::Done,
+        Ok(_) => Response::Done,
         Err(error) => Response::Failed(refusal(ErrorCode::Internal, chain(error))),
     };
     let told = socket
         .try_clone()
         .is_ok_and(|socket| write_frame(&mut std::fs::File::from(socket), RequestId(0), &answer).is_ok());
-    if outcome.is_err() || !told {
+    // The container must not have it: its own links and mounts could be gone around by it.
+    let handed_over = outcome.is_ok_and(|seen| descriptors::send(&socket, SEEN_TAG, &[seen.as_fd()]).is_ok());
+    if !told || !handed_over {
         sys::process::exit_now(launch::FAILED_EXIT_CODE);
     }
     match receive_program(&socket) {
@@ -175,7 +167,10 @@ fn first_process(request: &PrepareRoot, socket: OwnedFd) -> ! {
 ///
 /// What is needed of the agent's root is taken out of it first. Paths of the container are resolved only when
 /// nothing else is left: while the old root is stacked on the new one, `..` in a link of the image leads into it.
-fn enter(request: &PrepareRoot) -> Result<(), StepError> {
+///
+/// Gives the tree that clients see: the root with what is mounted there for the container's own use, taken before
+/// the kernel's interfaces are. The folders of those are there already, in the layer of placeholders.
+fn enter(request: &PrepareRoot) -> Result<OwnedFd, StepError> {
     launch::leave_agents_protection();
     // The group of the moment becomes the root of the new namespace.
     sys::process::unshare(UnshareFlags::NEWCGROUP).step(|| "failed to make a cgroup namespace".to_owned())?;
@@ -185,23 +180,32 @@ fn enter(request: &PrepareRoot) -> Result<(), StepError> {
     let files = take_files(request.resolv_conf.is_some())?;
     let machine = if request.privileged { devices::of_machine(Path::new("/dev")) } else { Vec::new() };
     pivot()?;
-    mount_kernel_interfaces(request.privileged)?;
-    devices::set_up(request.shm_bytes)?;
-    devices::add_all(&machine)?;
+    let (among_interfaces, own): (Vec<_>, Vec<_>) =
+        request.tmpfs.iter().partition(|tmpfs| is_among_kernel_interfaces(&tmpfs.path));
+    own.into_iter().try_for_each(mount_tmpfs)?;
     for (name, file) in &files {
         mounts::attach_file(file, &format!("/etc/{name}"))?;
-    }
-    for tmpfs in &request.tmpfs {
-        mount_tmpfs(tmpfs)?;
-    }
-    if !request.privileged {
-        protect_kernel_interfaces()?;
     }
     if request.read_only {
         mount_remount("/", MountFlags::BIND | MountFlags::RDONLY, c"")
             .step(|| "failed to make the root read-only".to_owned())?;
     }
-    Ok(())
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let seen = open_tree(CWD, "/", flags).step(|| "failed to take the tree that clients see".to_owned())?;
+    mount_kernel_interfaces(request.privileged)?;
+    devices::set_up(request.shm_bytes)?;
+    devices::add_all(&machine)?;
+    among_interfaces.into_iter().try_for_each(mount_tmpfs)?;
+    if !request.privileged {
+        protect_kernel_interfaces()?;
+    }
+    Ok(seen)
+}
+
+/// Whether a path is at or below where the kernel's interfaces are mounted, which would hide it.
+fn is_among_kernel_interfaces(path: &str) -> bool {
+    ["/proc", "/sys", "/dev"].iter().any(|interface| Path::new(path).starts_with(interface))
 }
 
 /// Mounts of the agent's files, attached nowhere yet.

@@ -17,8 +17,10 @@ use rustix::net::SendFlags;
 const MAX_UNREAD_BYTES: usize = 8 << 20;
 /// No requests are read while more than this is unread.
 const BACKPRESSURE_BYTES: usize = 64 << 10;
-/// The longest opening.
-const MAX_OPENING_BYTES: usize = 4096;
+/// The longest opening. Paths of 4 KiB are in some, each byte of which JSON may need six to write.
+const MAX_OPENING_BYTES: usize = 32 << 10;
+/// How much is read at once of a connection that has not said what it is.
+const OPENING_READ_BYTES: usize = 4096;
 
 /// Who is to be answered: a request, on one of the control connections that there were.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +62,7 @@ impl Newcomer {
 
     /// Reads once.
     pub(crate) fn read(&mut self) -> Arrival {
-        let mut bytes = [0; MAX_OPENING_BYTES];
+        let mut bytes = [0; OPENING_READ_BYTES];
         match rustix::io::read(&self.connection, &mut bytes) {
             Ok(0) => return Arrival::Gone,
             Ok(count) => self.assembler.push(&bytes[..count]),

@@ -30,7 +30,7 @@ use crate::{cgroup, credentials, mounts, small_init, sys};
 /// How a child exits that did not become its program; nobody outside sees it.
 pub(crate) const FAILED_EXIT_CODE: i32 = 127;
 /// More of /etc/passwd or /etc/group is not read.
-const MAX_ACCOUNT_FILE_BYTES: u64 = 16 << 20;
+pub(crate) const MAX_ACCOUNT_FILE_BYTES: u64 = 16 << 20;
 
 /// Takes back what protects the agent from the out-of-memory killer. Needs the agent's /proc.
 pub(crate) fn leave_agents_protection() {

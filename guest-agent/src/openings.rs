@@ -79,6 +79,7 @@ impl<S: Sandbox> Server<S> {
             Arrival::Opened(Opening::Input { process }, early) => {
                 self.accept_input(newcomer, process, early);
             }
+            Arrival::Opened(Opening::Files(work), early) => self.accept_files(newcomer, &work, &early),
         }
     }
 

@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
 use capsid_protocol::WritableLayer;
-use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
@@ -16,6 +16,7 @@ use rustix::mount::{
 
 use crate::error::{Step, StepError};
 use crate::mounts::{mount_named, mount_new};
+use crate::placeholders;
 
 /// Where the stacked root stands in the agent's mount namespace.
 pub(crate) const ROOT: &str = "/root";
@@ -33,18 +34,20 @@ const MAX_ATTRIBUTE_BYTES: usize = 65_536;
 const LAYERS_SERIAL: &str = "layers";
 const WRITABLE_SERIAL: &str = "writable";
 
-/// Stacks the root at [`ROOT`]. Afterwards the layers are held by the overlay alone.
+/// Stacks the root at [`ROOT`]. Afterwards the layers are held by the overlay alone. `resolv_conf` says whether
+/// /etc/resolv.conf is to be mounted over.
 ///
 /// # Errors
 ///
 /// The step that the kernel refused; what is mounted by then stays.
-pub(crate) fn stack(layers: u32, writable: WritableLayer) -> Result<(), StepError> {
+pub(crate) fn stack(layers: u32, writable: WritableLayer, resolv_conf: bool) -> Result<(), StepError> {
     mount_layers(layers)?;
+    placeholders::lay(&layer_folders(layers), resolv_conf)?;
     if mount_writable(writable)? == Upper::New {
         copy_attributes(&layer_folder(layers), &format!("{WRITABLE}/upper"))
             .step(|| "failed to give the root the image's attributes".to_owned())?;
     }
-    let root = create_overlay(layers)?;
+    let root = create_overlay(layers, Some(WRITABLE))?;
     move_mount(&root, "", CWD, ROOT, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .step(|| "failed to attach the root".to_owned())?;
     for layer in 1..=layers {
@@ -54,8 +57,28 @@ pub(crate) fn stack(layers: u32, writable: WritableLayer) -> Result<(), StepErro
     Ok(())
 }
 
+/// The writable layer of the stacked root, and the root as it would be without it: the folders, named. The layers are
+/// mounted once more for it, so the caller has mounts of its own, and takes them along when it ends.
+///
+/// # Errors
+///
+/// The step that the kernel refused.
+pub(crate) fn apart(layers: u32) -> Result<(OwnedFd, OwnedFd), StepError> {
+    mount_layers(layers)?;
+    let lower = create_overlay(layers, None)?;
+    let path = format!("{WRITABLE}/upper");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let upper = rustix::fs::open(path.as_str(), flags, Mode::empty());
+    Ok((upper.step(|| format!("failed to open {path}"))?, lower))
+}
+
 fn layer_folder(layer: u32) -> String {
     format!("{LAYERS}/{layer}")
+}
+
+/// Those of all layers, from the uppermost. An image without layers has one that is empty.
+fn layer_folders(layers: u32) -> Vec<String> {
+    (layers.min(1)..=layers).rev().map(layer_folder).collect()
 }
 
 /// Layers are read-only and keep set-id bits and device nodes, as Docker's do.
@@ -109,7 +132,7 @@ fn make_folder(path: &str) -> Result<Upper, StepError> {
 /// A stacked folder shows what the uppermost of its folders is like, and for the root that is the writable layer's
 /// own: owner, mode, extended attributes and times come from the image's uppermost root. Times last, since the others
 /// change them.
-fn copy_attributes(from: &str, to: &str) -> std::io::Result<()> {
+pub(crate) fn copy_attributes(from: &str, to: &str) -> std::io::Result<()> {
     let found = rustix::fs::stat(from)?;
     let (user, group) = (Uid::from_raw(found.st_uid), Gid::from_raw(found.st_gid));
     rustix::fs::chownat(CWD, to, Some(user), Some(group), AtFlags::empty())?;
@@ -141,7 +164,8 @@ fn attribute_names(path: &str) -> std::io::Result<Vec<CString>> {
 }
 
 /// The option string of mount(2) ends at one page, which 127 layers exceed: the new interface takes them one by one.
-fn create_overlay(layers: u32) -> Result<OwnedFd, StepError> {
+/// Without a place for changes the root is read-only.
+fn create_overlay(layers: u32, writable: Option<&str>) -> Result<OwnedFd, StepError> {
     let failed = || format!("failed to stack {layers} layers");
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).step(failed)?;
     let set = |key: &str, value: &str| {
@@ -149,11 +173,14 @@ fn create_overlay(layers: u32) -> Result<OwnedFd, StepError> {
             .step(|| format!("failed to set {key} of the root to {value}"))
     };
     set("source", "overlay")?;
-    for layer in (layers.min(1)..=layers).rev() {
-        set("lowerdir+", &layer_folder(layer))?;
+    set("lowerdir+", placeholders::FOLDER)?;
+    for folder in layer_folders(layers) {
+        set("lowerdir+", &folder)?;
     }
-    set("upperdir", &format!("{WRITABLE}/upper"))?;
-    set("workdir", &format!("{WRITABLE}/work"))?;
+    if let Some(writable) = writable {
+        set("upperdir", &format!("{writable}/upper"))?;
+        set("workdir", &format!("{writable}/work"))?;
+    }
     // Said, not left to the kernel's defaults: the changes must be readable as an image's layer, so there are no
     // redirects and no files without data; and stacking in another machine must find nothing bound to this one.
     set("redirect_dir", "off")?;

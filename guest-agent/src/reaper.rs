@@ -6,20 +6,38 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use capsid_protocol::{ExitStatus, ProcessId};
-use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 
 use crate::sys::process::Child;
 
 /// The children that have not been reaped.
 #[derive(Debug, Default)]
 pub(crate) struct Reaper {
-    children: BTreeMap<i32, (ProcessId, OwnedFd)>,
+    /// What each is for the host; `None` for a worker of the agent's own.
+    children: BTreeMap<i32, (Option<ProcessId>, OwnedFd)>,
 }
 
 impl Reaper {
     /// Watches a child from now on.
     pub(crate) fn watch(&mut self, process: ProcessId, child: Child) {
-        self.children.insert(child.pid, (process, child.pidfd));
+        self.children.insert(child.pid, (Some(process), child.pidfd));
+    }
+
+    /// Watches a child that works for the agent, and of whose end nobody is told.
+    pub(crate) fn watch_worker(&mut self, child: Child) {
+        self.children.insert(child.pid, (None, child.pidfd));
+    }
+
+    /// How many such children there are.
+    pub(crate) fn workers(&self) -> usize {
+        self.children.values().filter(|(process, _)| process.is_none()).count()
+    }
+
+    /// Kills them. They are still to be reaped.
+    pub(crate) fn kill_workers(&self) {
+        for (_, pidfd) in self.children.values().filter(|(process, _)| process.is_none()) {
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        }
     }
 
     /// Whether every child has been reaped.
@@ -34,10 +52,10 @@ impl Reaper {
 
     /// The number, in the agent's namespace, of a process that has not been reaped.
     pub(crate) fn pid(&self, process: ProcessId) -> Option<i32> {
-        self.children.iter().find_map(|(pid, (of, _))| (*of == process).then_some(*pid))
+        self.children.iter().find_map(|(pid, (of, _))| (*of == Some(process)).then_some(*pid))
     }
 
-    /// Reaps a child if it has ended. Does not block.
+    /// Reaps a child if it has ended, and gives its end if it was a process of the container. Does not block.
     pub(crate) fn reap(&mut self, pid: i32) -> Option<(ProcessId, ExitStatus)> {
         let (process, pidfd) = self.children.get(&pid)?;
         let process = *process;
@@ -49,7 +67,7 @@ impl Reaper {
             Err(_) => ExitStatus::Signal(9),
         };
         self.children.remove(&pid);
-        Some((process, status))
+        process.map(|process| (process, status))
     }
 }
 

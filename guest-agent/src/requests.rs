@@ -89,6 +89,7 @@ impl<S: Sandbox> Server<S> {
             Request::Wait { process } => self.wait_for(asker, process),
             Request::Shutdown => {
                 self.sandbox.kill();
+                self.reaper.kill_workers();
                 self.closing = Some(Closing::Reaping(asker, Instant::now() + KILL_PATIENCE));
                 None
             }

@@ -33,7 +33,7 @@ pub(crate) struct Prepared {
 pub(crate) fn prepare(request: &PrepareRoot) -> Result<Prepared, Refusal> {
     check(request)?;
     set_clock(request.realtime_ns)?;
-    overlay::stack(request.layers, request.writable)?;
+    overlay::stack(request.layers, request.writable, request.resolv_conf.is_some())?;
     write_files(request)?;
     let group = ContainerGroup::create(&request.limits)?;
     let container = container::start(request, &group)?;

@@ -1,18 +1,20 @@
 //! What the server needs of the machine: the seam at which tests put a machine of their own.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use capsid_protocol::{ErrorCode, PrepareRoot, ProcessId, ProcessSpec, Refusal};
+use capsid_protocol::{ErrorCode, FilesWork, PrepareRoot, ProcessId, ProcessSpec, Refusal};
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 use rustix::process::{PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
 
 use crate::cgroup::ContainerGroup;
-use crate::error::{Step, refusal};
-use crate::stdio::Stdio;
+use crate::error::{Step, StepError, refusal};
+use crate::stdio::{self, Stdio};
 use crate::streams::Streams;
 use crate::sys::process::{Child, Forked};
-use crate::{container, launch, overlay, root, sys};
+use crate::{container, files, launch, overlay, root, sys};
 
 /// A process that is about to become its program.
 #[derive(Debug)]
@@ -41,6 +43,19 @@ pub(crate) trait Sandbox {
     /// What failed before the child could report for itself.
     fn start(&mut self, spec: &ProcessSpec) -> Result<Launched, Refusal>;
 
+    /// Starts a worker that does `work` for the host at the other end of `connection` and answers its opening. `early`
+    /// has arrived on it already.
+    ///
+    /// # Errors
+    ///
+    /// There is no worker; the opening is still to be answered.
+    fn work_on_files(
+        &mut self,
+        work: &FilesWork,
+        connection: BorrowedFd<'_>,
+        early: &[u8],
+    ) -> Result<Child, Refusal>;
+
     /// Whether the kernel has killed something of the container for lack of memory.
     fn oom_killed(&self) -> bool;
 
@@ -65,6 +80,8 @@ struct PreparedMachine {
     /// To that process, until it becomes its program.
     waiting: Option<OwnedFd>,
     devpts: OwnedFd,
+    seen: OwnedFd,
+    layers: u32,
 }
 
 impl Sandbox for Machine {
@@ -80,6 +97,8 @@ impl Sandbox for Machine {
             init,
             waiting: Some(prepared.container.socket),
             devpts: prepared.container.devpts,
+            seen: prepared.container.seen,
+            layers: request.layers,
         });
         Ok(child)
     }
@@ -100,6 +119,27 @@ impl Sandbox for Machine {
         Ok(Launched { child: None, status: socket, streams: stdio.streams })
     }
 
+    fn work_on_files(
+        &mut self,
+        work: &FilesWork,
+        connection: BorrowedFd<'_>,
+        early: &[u8],
+    ) -> Result<Child, Refusal> {
+        let Some(machine) = &self.prepared else {
+            return Err(refusal(ErrorCode::InvalidState, "the root is not prepared"));
+        };
+        // What it mounts for its work is its own.
+        let namespaces = match work {
+            FilesWork::Changes => UnshareFlags::NEWNS,
+            _ => UnshareFlags::empty(),
+        };
+        let forked = sys::process::fork(namespaces, None);
+        match forked.step(|| "failed to start a worker".to_owned())? {
+            Forked::Parent(child) => Ok(child),
+            Forked::Child => machine.become_worker(work, connection, early),
+        }
+    }
+
     fn oom_killed(&self) -> bool {
         self.prepared.as_ref().is_some_and(|machine| machine.group.oom_killed())
     }
@@ -113,7 +153,8 @@ impl Sandbox for Machine {
 
     fn close(&mut self) {
         rustix::fs::sync();
-        if self.prepared.is_none() {
+        // Its descriptors hold the root.
+        if self.prepared.take().is_none() {
             return;
         }
         let released = unmount(overlay::ROOT, UnmountFlags::empty())
@@ -126,7 +167,37 @@ impl Sandbox for Machine {
     }
 }
 
+impl files::Trees for PreparedMachine {
+    fn seen(&self) -> BorrowedFd<'_> {
+        self.seen.as_fd()
+    }
+
+    fn bare(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::open(overlay::ROOT, flags, Mode::empty())?)
+    }
+
+    fn apart(&self) -> Result<(OwnedFd, OwnedFd), StepError> {
+        overlay::apart(self.layers)
+    }
+}
+
 impl PreparedMachine {
+    /// For a fresh child: does the work, and ends.
+    fn become_worker(&self, work: &FilesWork, connection: BorrowedFd<'_>, early: &[u8]) -> ! {
+        crate::mark_as_child();
+        launch::leave_agents_protection();
+        rustix::process::umask(Mode::empty());
+        // A connection of somebody else would not end while this holds it, too.
+        sys::process::close_all_but(&[connection, self.seen.as_fd()]);
+        if stdio::set_blocking(connection).is_ok()
+            && let Ok(connection) = connection.try_clone_to_owned()
+        {
+            files::serve(work, self, connection, early);
+        }
+        sys::process::exit_now(0)
+    }
+
     /// Forks into the container's process namespace; the child joins the others itself.
     fn start_further(&self, spec: &ProcessSpec, stdio: Stdio) -> Result<Launched, Refusal> {
         let failed = || "failed to start a process in the container".to_owned();

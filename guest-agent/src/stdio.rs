@@ -133,6 +133,12 @@ pub(crate) fn set_nonblocking(descriptor: BorrowedFd<'_>) -> rustix::io::Result<
     rustix::fs::fcntl_setfl(descriptor, flags | OFlags::NONBLOCK)
 }
 
+/// Makes a descriptor wait instead of returning.
+pub(crate) fn set_blocking(descriptor: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(descriptor)?;
+    rustix::fs::fcntl_setfl(descriptor, flags & !OFlags::NONBLOCK)
+}
+
 /// Sets a terminal's size; its foreground processes get SIGWINCH if it changed.
 pub(crate) fn set_size(terminal: BorrowedFd<'_>, size: TerminalSize) -> rustix::io::Result<()> {
     let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };

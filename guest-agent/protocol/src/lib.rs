@@ -17,6 +17,7 @@
 //!   │   ◀── OutputAccepted / refusal ───────   │   then raw bytes ◀, half-close = the end; acknowledgements ▶
 //!   │   ─── Opening::Input ───────────────▶    │
 //!   │   ◀── accepted / refusal ─────────────   │   then raw bytes ▶, half-close = the end
+//!   │   ─── Opening::Files ───────────────▶    │   then as [`FilesWork`] says
 //! ```
 //!
 //! Control never queues behind data. A control connection may end and another be opened at any time (a host
@@ -31,11 +32,17 @@
 
 #![forbid(unsafe_code)]
 
+mod body;
+mod files;
 mod frame;
 mod message;
 mod process;
 mod root;
 
+pub use body::{
+    BodyReader, BodyWriter, MAX_PIECE_BYTES, PIECE_HEADER_BYTES, decode_piece_header, encode_piece_header,
+};
+pub use files::{ChangeKind, FileChange, FilesWork, PathStat};
 pub use frame::{
     FRAME_HEADER_BYTES, FrameAssembler, FrameError, MAX_BODY_BYTES, RequestId, decode_body, decode_header,
     encode_frame, read_frame, write_frame,

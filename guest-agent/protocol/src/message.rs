@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PrepareRoot, PreparedRoot, ProcessSpec, StartedProcess, TerminalSize};
+use crate::{
+    FileChange, FilesWork, PathStat, PrepareRoot, PreparedRoot, ProcessSpec, StartedProcess, TerminalSize,
+};
 
 /// A version of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -97,6 +99,8 @@ pub enum Opening {
         /// Whose input.
         process: ProcessId,
     },
+    /// Work on the container's files.
+    Files(FilesWork),
 }
 
 /// Something that a process writes to.
@@ -123,6 +127,10 @@ pub enum OpeningReply {
     Input,
     /// The connection is closed after this frame.
     Refused(Refusal),
+    /// To [`FilesWork::StatPath`], and to [`FilesWork::ReadTree`] before the body.
+    Path(PathStat),
+    /// To all other work on files: it has begun.
+    Files,
 }
 
 /// What both sides agreed on.
@@ -190,6 +198,8 @@ pub enum Response {
     Exited(ExitReport),
     /// It was not done.
     Failed(Refusal),
+    /// Some of the answer to [`FilesWork::Changes`].
+    Changes(Vec<FileChange>),
 }
 
 /// How a process ended, and when.

@@ -8,10 +8,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use capsid_protocol::{
-    Capability, ControlAccepted, ErrorCode, ExitReport, ExitStatus, Identity, Limits, Milestone, Opening,
-    OpeningReply, OutputAccepted, PrepareRoot, PreparedRoot, ProcessId, ProcessSpec, Ready, Refusal, Request,
-    RequestId, Response, Rlimit, RlimitKind, SPOKEN, StartedProcess, StreamKind, TerminalSize, TmpfsMount,
-    Version, WritableLayer, read_frame, write_frame,
+    Capability, ChangeKind, ControlAccepted, ErrorCode, ExitReport, ExitStatus, FileChange, FilesWork,
+    Identity, Limits, Milestone, Opening, OpeningReply, OutputAccepted, PathStat, PrepareRoot, PreparedRoot,
+    ProcessId, ProcessSpec, Ready, Refusal, Request, RequestId, Response, Rlimit, RlimitKind, SPOKEN,
+    StartedProcess, StreamKind, TerminalSize, TmpfsMount, Version, WritableLayer, read_frame, write_frame,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -134,6 +134,42 @@ fn add_responses(snapshot: &mut Snapshot) {
     }
 }
 
+fn add_files(snapshot: &mut Snapshot) {
+    let path = || "/etc/".to_owned();
+    let works = [
+        FilesWork::StatPath { path: path() },
+        FilesWork::ReadTree { path: path() },
+        FilesWork::WriteTree {
+            path: path(),
+            no_overwrite_dir_non_dir: true,
+            owner: Some("web:7".to_owned()),
+        },
+        FilesWork::WriteTree { path: path(), no_overwrite_dir_non_dir: false, owner: None },
+        FilesWork::Changes,
+        FilesWork::Export,
+    ];
+    for work in works {
+        snapshot.add("Opening::Files", Opening::Files(work));
+    }
+    let stat = PathStat {
+        name: "mtab".to_owned(),
+        size: 12,
+        mode: 0o120_777,
+        mtime_seconds: -1,
+        mtime_nanoseconds: 500_000_000,
+        link_target: "/proc/mounts".to_owned(),
+    };
+    snapshot.add("OpeningReply::Path", OpeningReply::Path(stat));
+    snapshot.add("OpeningReply::Files", OpeningReply::Files);
+    let change = |path: &str, kind| FileChange { path: path.to_owned(), kind };
+    let changes = vec![
+        change("/etc", ChangeKind::Modified),
+        change("/etc/new", ChangeKind::Added),
+        change("/etc/old", ChangeKind::Deleted),
+    ];
+    snapshot.add("Response::Changes", Response::Changes(changes));
+}
+
 fn add_numbered(snapshot: &mut Snapshot) {
     for &kind in RlimitKind::ALL {
         snapshot.add(&format!("RlimitKind {}", kind.number()), kind);
@@ -150,6 +186,7 @@ fn the_wire_form_of_every_message_is_the_checked_in_one() {
     add_requests(&mut snapshot);
     add_responses(&mut snapshot);
     add_numbered(&mut snapshot);
+    add_files(&mut snapshot);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wire.txt");
     if std::env::var_os(UPDATE).is_some() {
         std::fs::write(&path, &snapshot.text).expect("the snapshot can be written");

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio as Standard};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -10,9 +10,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use capsid_protocol::{
-    ErrorCode, ExitReport, FrameError, Identity, Opening, OpeningReply, OutputAccepted, PrepareRoot,
-    ProcessId, ProcessSpec, Refusal, Request, RequestId, Response, SPOKEN, StartedProcess, StreamKind,
-    read_frame, write_frame,
+    ErrorCode, ExitReport, FilesWork, FrameError, Identity, Opening, OpeningReply, OutputAccepted,
+    PrepareRoot, ProcessId, ProcessSpec, Refusal, Request, RequestId, Response, SPOKEN, StartedProcess,
+    StreamKind, read_frame, write_frame,
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -58,6 +58,17 @@ impl Sandbox for OpenSandbox {
         };
         write_frame(&mut report, RequestId(0), &response).expect("room in a pipe");
         Ok(Launched { child: Some(Child { pid, pidfd }), status, streams: stdio.streams })
+    }
+
+    /// Its workers do nothing, for ever.
+    fn work_on_files(&mut self, _: &FilesWork, _: BorrowedFd<'_>, _: &[u8]) -> Result<Child, Refusal> {
+        let mut command = Command::new("/bin/sleep");
+        #[allow(clippy::zombie_processes, reason = "the server under test reaps it")]
+        let spawned = command.arg("1000").spawn().expect("a program that every machine has");
+        let pid = i32::try_from(spawned.id()).expect("a pid");
+        let pidfd = pidfd_open(Pid::from_raw(pid).expect("a pid"), PidfdFlags::empty()).expect("a pidfd");
+        self.pids.push(pid);
+        Ok(Child { pid, pidfd })
     }
 
     fn oom_killed(&self) -> bool {
@@ -107,9 +118,15 @@ impl Host {
         ours
     }
 
-    pub(super) fn open(&self, opening: &Opening) -> (UnixStream, OpeningReply) {
+    /// A connection on which no answer has been waited for.
+    pub(super) fn say(&self, opening: &Opening) -> UnixStream {
         let mut connection = self.connect();
         write_frame(&mut connection, RequestId(0), opening).expect("the server reads");
+        connection
+    }
+
+    pub(super) fn open(&self, opening: &Opening) -> (UnixStream, OpeningReply) {
+        let mut connection = self.say(opening);
         let (_, reply) = read_frame(&mut connection).expect("an answer");
         (connection, reply)
     }

@@ -115,7 +115,7 @@ impl Agent {
         match reply {
             OpeningReply::Control(_) => {}
             OpeningReply::Refused(refusal) => return Err(AgentError::Refused(refusal.message)),
-            OpeningReply::Output(_) | OpeningReply::Input => {
+            OpeningReply::Output(_) | OpeningReply::Input | OpeningReply::Path(_) | OpeningReply::Files => {
                 return Err(AgentError::WrongAnswer { what: "the opening" });
             }
         }

@@ -2,7 +2,7 @@
  * Prints a line for every entry below a folder: everything about it that an image says. One static program, so that
  * the same eyes look at a container's root in the guest and at an unpacked image on the host.
  *
- *   manifest ROOT       names directly below ROOT that a container has mounts on are left out
+ *   manifest ROOT       names directly below ROOT that are a container's own are left out
  *
  * Line: path|mode|uid|gid|mtime|size|device|links|content|attributes. Bytes other than letters, digits and ._/- are
  * written as %XX. A folder's size and links are left out: file systems differ there, rightly.
@@ -20,7 +20,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-static const char *const MOUNTS[] = {"proc", "sys", "dev", "etc"};
+static const char *const OWN[] = {"proc", "sys", "dev", "etc", ".dockerenv"};
 
 static void fail(const char *what)
 {
@@ -124,8 +124,8 @@ static void walk(const char *folder, size_t root_length)
         fail(folder);
     for (struct dirent *entry; (entry = readdir(entries));) {
         int skip = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
-        for (size_t i = 0; strlen(folder) == root_length && i < sizeof MOUNTS / sizeof *MOUNTS; i++)
-            skip |= strcmp(entry->d_name, MOUNTS[i]) == 0;
+        for (size_t i = 0; strlen(folder) == root_length && i < sizeof OWN / sizeof *OWN; i++)
+            skip |= strcmp(entry->d_name, OWN[i]) == 0;
         if (skip)
             continue;
         char *path;
