@@ -5,6 +5,8 @@
 //! what it should not say costs its own connection.
 
 mod connection;
+mod decompress;
+mod files;
 mod streams;
 
 use std::collections::HashMap;
@@ -26,6 +28,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use connection::{open, read_message};
+pub use files::{Archive, FilesError, WriteOptions, go_file_mode};
 pub use streams::{InputStream, OutputAcknowledger, OutputReader, OutputStream};
 
 /// How long the agent may take for what it should do at once. Generous: an emulated guest on a busy machine is slow.
