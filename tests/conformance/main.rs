@@ -3,10 +3,12 @@
 //! `CAPSID_TEST_ENGINE` says which engine; the emulated one works everywhere, KVM where /dev/kvm does.
 
 mod failures;
+mod files;
 mod filesystem;
 mod layers;
 mod life;
 mod limits;
+mod machine;
 mod process;
 mod protocol;
 mod security;

@@ -3,48 +3,19 @@
 
 use std::time::Duration;
 
-use capsid_image::Store;
 use capsid_protocol::{ErrorCode, ExitStatus, ProcessId, ProcessSpec, StreamKind, TerminalSize};
 use capsid_runtime::agent::{Agent, OutputStream};
-use capsid_runtime::artifacts::Artifacts;
-use capsid_runtime::container::ContainerId;
-use capsid_runtime::engine::{EngineChoice, choose_engine};
-use capsid_runtime::sandbox::{Sandbox, SandboxParts};
-use capsid_runtime::spec::{ContainerSpec, RunOptions};
-use capsid_runtime::timeline::{HostMoment, Timeline};
-use capsid_runtime::writable::clone_template_unnamed;
-use capsid_tests::host;
+use capsid_runtime::sandbox::Sandbox;
+use capsid_runtime::spec::RunOptions;
 use capsid_vmm::control::{ControlReply, ControlRequest, MachineState};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
+use crate::machine::{running, shell, writable};
+
 /// A sandbox whose own process sleeps, and that process's description to make others from.
 async fn sleeping() -> (Sandbox, ProcessSpec) {
-    let artifacts = Artifacts {
-        kernel: host().guest_folder().join("vmlinux"),
-        initramfs: host().guest_folder().join("initramfs.cpio"),
-        writable_template: host().guest_folder().join("writable.ext4"),
-        monitor: host().monitor(),
-    };
-    let choice = if host().engine() == "kvm" { EngineChoice::Kvm } else { EngineChoice::Emulated };
-    let engine = choose_engine(choice, host().state()).unwrap();
-    let image = Store::open(host().state()).unwrap().resolve("busybox").unwrap();
-    let layers = image.open_layers().unwrap();
-    let options = RunOptions { args: vec!["sleep".into(), "1000".into()], ..Default::default() };
-    let count = u32::try_from(layers.len()).unwrap();
-    let spec = ContainerSpec::merge(&image.config, &options, "protocol", count).unwrap();
-    let writable = clone_template_unnamed(&artifacts.writable_template, host().state()).unwrap();
-    let id = ContainerId::generate().unwrap();
-    let parts =
-        SandboxParts { id: &id, artifacts: &artifacts, engine: &engine, spec: &spec, layers, writable };
-    let sandbox = Sandbox::boot(parts, &mut Timeline::from(HostMoment::now())).await.unwrap();
-    sandbox.agent().start_process(spec.process.clone()).await.unwrap();
-    (sandbox, spec.process)
-}
-
-fn shell(of: &ProcessSpec, number: u32, script: &str) -> ProcessSpec {
-    let args = ["sh", "-c", script].map(str::to_owned).to_vec();
-    ProcessSpec { process: ProcessId(number), args, ..of.clone() }
+    running(&RunOptions::default(), &writable()).await
 }
 
 /// The next `count` bytes of an output, acknowledged.
