@@ -14,6 +14,7 @@ use capsid_protocol::{ExitReport, ProcessId, StreamKind};
 use capsid_runtime::artifacts::Artifacts;
 use capsid_runtime::container::ContainerState;
 use capsid_runtime::engine::{ChosenEngine, EngineChoice, choose_engine};
+use capsid_runtime::run_folder::RunFolders;
 use capsid_runtime::sandbox::{Sandbox, SandboxError, SandboxParts, describe, engine_name};
 use capsid_runtime::spec::{ContainerSpec, RunOptions};
 use capsid_runtime::store::{ContainerStore, HeldContainer, unix_now};
@@ -185,6 +186,7 @@ async fn run_held(
 ) -> Result<u8, Failure> {
     let writable = writable_layer(held, plan, containers)?;
     timeline.reached("writable-ready");
+    let folders = RunFolders::open(containers.scratch()).map_err(|error| Failure::of_run(&error))?;
     let parts = SandboxParts {
         id: &held.record.id,
         artifacts: &plan.artifacts,
@@ -192,6 +194,7 @@ async fn run_held(
         spec,
         layers,
         writable,
+        folders: &folders,
     };
     let sandbox = tokio::select! {
         booted = Sandbox::boot(parts, timeline) => booted.map_err(|error| Failure::of_sandbox(&error))?,
@@ -204,6 +207,7 @@ async fn run_held(
     } else {
         sandbox.shut_down().await.map_err(|error| Failure::of_sandbox(&error))?;
     }
+    sandbox.clear();
     outcome
 }
 

@@ -2,7 +2,10 @@
 //!
 //! Everything that the monitor may touch is handed to it as an open descriptor; it is given no environment and no
 //! path but the one that the guest's doorbell leads to. It holds one end of the lifeline: when this process is gone,
-//! however it went, the monitor ends its machine.
+//! however it went, the monitor ends its machine, unless it was told to let go of the lifeline.
+//!
+//! The monitor's report is a file that is locked as long as the monitor lives, so that another process can tell whether
+//! it does, and take it over.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -17,15 +20,19 @@ use capsid_vmm::config::{Descriptor, VsockConfig};
 use capsid_vmm::control::{ControlReply, ControlRequest, EndReport};
 use capsid_vmm::{Engine, MachineConfig};
 use command_fds::{CommandFdExt, FdMapping};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::artifacts::Artifacts;
 use crate::engine::ChosenEngine;
+use crate::run_folder::RunFolder;
 
 /// How much of a guest's console is kept.
 const CONSOLE_BYTES: u32 = 64 << 10;
@@ -35,6 +42,8 @@ const MAX_REPORT_BYTES: u64 = 8 * CONSOLE_BYTES as u64 + (64 << 10);
 const MAX_COMPLAINT_BYTES: u64 = 4 << 10;
 /// The monitor answers without waiting for the guest.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Stack of the thread that waits for a monitor's end; it reads and parses the report.
+const WATCHER_STACK_BYTES: usize = 256 << 10;
 /// Guests are told apart by their processes, not by their addresses: each has a monitor of its own.
 const GUEST_CID: u32 = 3;
 /// The first descriptor of ours in the monitor's process: those before it are the standard streams.
@@ -91,24 +100,22 @@ pub struct MachineParts<'a> {
     /// Memory in MiB.
     pub memory_mib: u32,
     /// The image's layers, from the lowest.
-    pub layers: Vec<File>,
+    pub layers: &'a [File],
     /// The writable layer.
-    pub writable: File,
-    /// Where its sockets go: see [`Monitor::vsock_path`].
-    pub vsock: PathBuf,
-    /// Where its control socket goes.
-    pub control: PathBuf,
+    pub writable: &'a File,
+    /// Where its sockets and its report go.
+    pub folder: &'a RunFolder,
 }
 
-/// A running monitor. Dropping it ends the machine.
+/// A running monitor. Dropping it ends the machine, unless it is detached.
 #[derive(Debug)]
 pub struct Monitor {
     pid: u32,
     vsock: PathBuf,
     control: PathBuf,
     ended: watch::Receiver<Option<MachineEnd>>,
-    // The monitor ends its machine when this is closed.
-    _lifeline: OwnedFd,
+    // The monitor ends its machine when this is closed, until it is detached.
+    _lifeline: Option<OwnedFd>,
 }
 
 /// Collects descriptors and the numbers that they have in the monitor's process.
@@ -136,20 +143,54 @@ impl Monitor {
             pipe_with(PipeFlags::CLOEXEC)
                 .map_err(|error| io_on("make a pipe for", &parts.artifacts.monitor)(error.into()))
         };
-        let ((report_end, report), (lifeline, lifeline_end), (config_end, config_pipe)) =
-            (pipe()?, pipe()?, pipe()?);
+        let ((lifeline, lifeline_end), (config_end, config_pipe)) = (pipe()?, pipe()?);
+        let report_path = parts.folder.report_path();
+        let report = parts.folder.create_file("report").map_err(io_on("make", &report_path))?;
+        flock(&report, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|error| io_on("lock", &report_path)(error.into()))?;
+        let complaint = parts.folder.create_file("complaint").map_err(io_on("make", &report_path))?;
         let mut handover = Handover { mappings: Vec::new() };
         let config_number = handover.give(config_end);
-        let config = machine_config(&parts, &mut handover, report, lifeline)?;
+        let config = machine_config(&parts, &mut handover, report.into(), lifeline)?;
         let program = &parts.artifacts.monitor;
         let json = serde_json::to_vec(&config).map_err(|error| io_on("configure", program)(error.into()))?;
         // The pipe takes it whole: a pipe holds 64 KiB, and a configuration with every layer is a tenth of that.
         File::from(config_pipe).write_all(&json).map_err(io_on("configure", program))?;
-        let child = spawn(program, config_number, handover)
+        let child = spawn(program, config_number, handover, complaint)
             .map_err(|source| MonitorError::Spawn { program: program.clone(), source })?;
         let pid = child.id();
-        let ended = watch_end(child, report_end).map_err(io_on("listen to", program))?;
-        Ok(Monitor { pid, vsock: parts.vsock, control: parts.control, ended, _lifeline: lifeline_end })
+        let failed = io_on("listen to", program);
+        let process = pidfd(pid).map_err(failed)?;
+        let ended = watch_end(Some(child), process, parts.folder).map_err(io_on("listen to", program))?;
+        Ok(Monitor {
+            pid,
+            vsock: parts.folder.join("vsock"),
+            control: parts.folder.join("control"),
+            ended,
+            _lifeline: Some(lifeline_end),
+        })
+    }
+
+    /// Takes over the monitor in `folder` that another process started as process `pid`. Must be called within a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    ///
+    /// How the machine ended, if it has.
+    pub fn adopt(folder: &RunFolder, pid: u32) -> Result<Monitor, MachineEnd> {
+        // The process first, the lock then: if the lock is held now, the number was the monitor's when it was opened.
+        let process = pidfd(pid).ok().filter(|_| is_alive(&folder.report_path()));
+        let ended = process.and_then(|process| watch_end(None, process, folder).ok());
+        match ended {
+            Some(ended) => Ok(Monitor {
+                pid,
+                vsock: folder.join("vsock"),
+                control: folder.join("control"),
+                ended,
+                _lifeline: None,
+            }),
+            None => Err(read_end(folder)),
+        }
     }
 
     /// The monitor's process.
@@ -177,8 +218,7 @@ impl Monitor {
     ///
     /// When it does not answer.
     pub async fn ask(&self, request: ControlRequest) -> Result<ControlReply, MonitorError> {
-        let answered = timeout(CONTROL_TIMEOUT, ask(&self.control, request)).await;
-        answered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(MonitorError::Control)
+        ask_control(&self.control, request).await.map_err(MonitorError::Control)
     }
 
     /// The newest part of the guest's console, as far as it can be had.
@@ -205,7 +245,8 @@ fn machine_config(
 ) -> Result<MachineConfig, MonitorError> {
     let open = |path: &Path| File::open(path).map_err(io_on("open", path));
     let listen = |path: &Path| UnixListener::bind(path).map_err(io_on("listen on", path));
-    let clone = |file: &File| file.try_clone().map_err(io_on("pass on", &parts.vsock));
+    let (vsock, control) = (parts.folder.join("vsock"), parts.folder.join("control"));
+    let clone = |file: &File| file.try_clone().map_err(io_on("pass on", &vsock));
     Ok(MachineConfig {
         engine: parts.engine.engine,
         vcpus: parts.vcpus,
@@ -218,14 +259,14 @@ fn machine_config(
             .iter()
             .map(|layer| Ok(handover.give(clone(layer)?)))
             .collect::<Result<_, _>>()?,
-        writable: Some(handover.give(clone(&parts.writable)?)),
+        writable: Some(handover.give(clone(parts.writable)?)),
         vsock: VsockConfig {
             guest_cid: GUEST_CID,
-            listener: handover.give(listen(&parts.vsock)?),
-            guest_dials: Some(parts.vsock.clone()),
+            listener: handover.give(listen(&vsock)?),
+            guest_dials: Some(vsock.clone()),
         },
         network: None,
-        control: handover.give(listen(&parts.control)?),
+        control: handover.give(listen(&control)?),
         lifeline: Some(handover.give(lifeline)),
         report: handover.give(report),
         console_bytes: CONSOLE_BYTES,
@@ -233,43 +274,72 @@ fn machine_config(
     })
 }
 
-fn spawn(program: &Path, config: Descriptor, handover: Handover) -> io::Result<Child> {
+fn spawn(program: &Path, config: Descriptor, handover: Handover, complaint: File) -> io::Result<Child> {
     let mut command = Command::new(program);
     command.arg("--config-fd").arg(config.0.to_string());
-    command.env_clear().current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.env_clear().current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(complaint);
     // A group of its own: the terminal's ctrl-c is for the container, not for its machine.
     command.process_group(0);
     command.fd_mappings(handover.mappings).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     command.spawn()
 }
 
-/// Reads the report in the background, reaps the process, and publishes the end.
-fn watch_end(mut child: Child, report: OwnedFd) -> io::Result<watch::Receiver<Option<MachineEnd>>> {
+/// Publishes the end of a process, and reaps it if it is a child of ours: in a thread, which is the one way to wait for
+/// another's child that needs neither polling nor unsafe code.
+fn watch_end(
+    child: Option<Child>,
+    process: OwnedFd,
+    folder: &RunFolder,
+) -> io::Result<watch::Receiver<Option<MachineEnd>>> {
     let (sender, receiver) = watch::channel(None);
-    rustix::fs::fcntl_setfl(&report, rustix::fs::OFlags::NONBLOCK)?;
-    let report = pipe::Receiver::from_owned_fd(report)?;
-    tokio::spawn(async move {
-        let mut text = Vec::new();
-        let read = report.take(MAX_REPORT_BYTES).read_to_end(&mut text).await;
-        let parsed = read.ok().and_then(|_| serde_json::from_slice(&text).ok());
-        let end = match parsed {
-            Some(report) => MachineEnd::Reported(report),
-            None => MachineEnd::Vanished { complaint: complaint(&mut child) },
-        };
-        sender.send_replace(Some(end));
-        // It has closed its report, so it is at its end; a moment may pass until it can be reaped.
-        let _ = tokio::task::spawn_blocking(move || child.wait()).await;
-    });
+    let folder = folder.another();
+    let watcher = std::thread::Builder::new().name("machine-end".to_owned()).stack_size(WATCHER_STACK_BYTES);
+    watcher.spawn(move || {
+        let mut polled = [PollFd::new(&process, PollFlags::IN)];
+        while poll(&mut polled, None) == Err(Errno::INTR) {}
+        if let Some(mut child) = child {
+            let _ = child.wait();
+        }
+        sender.send_replace(Some(read_end(&folder)));
+    })?;
     Ok(receiver)
 }
 
-/// What a monitor that did not report has written on its stderr. Blocks until it is gone, which it is.
-fn complaint(child: &mut Child) -> String {
-    let mut text = Vec::new();
-    if let Some(stderr) = child.stderr.take() {
-        let _ = stderr.take(MAX_COMPLAINT_BYTES).read_to_end(&mut text);
+fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// Whether the monitor that reports there lives: it holds the file's lock.
+pub(crate) fn is_alive(report: &Path) -> bool {
+    File::open(report)
+        .is_ok_and(|report| flock(&report, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK))
+}
+
+/// What a monitor that has ended left.
+fn read_end(folder: &RunFolder) -> MachineEnd {
+    let text = read_some(&folder.report_path(), MAX_REPORT_BYTES);
+    match serde_json::from_slice(&text) {
+        Ok(report) => MachineEnd::Reported(report),
+        Err(_) => {
+            let complaint = read_some(&folder.join("complaint"), MAX_COMPLAINT_BYTES);
+            MachineEnd::Vanished { complaint: String::from_utf8_lossy(&complaint).trim().to_owned() }
+        }
     }
-    String::from_utf8_lossy(&text).trim().to_owned()
+}
+
+fn read_some(path: &Path, limit: u64) -> Vec<u8> {
+    let mut text = Vec::new();
+    if let Ok(file) = File::open(path) {
+        let _ = file.take(limit).read_to_end(&mut text);
+    }
+    text
+}
+
+/// Asks the monitor at `socket`, within bounds of time and size.
+pub(crate) async fn ask_control(socket: &Path, request: ControlRequest) -> io::Result<ControlReply> {
+    let answered = timeout(CONTROL_TIMEOUT, ask(socket, request)).await;
+    answered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 async fn ask(socket: &Path, request: ControlRequest) -> io::Result<ControlReply> {

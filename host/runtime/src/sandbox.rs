@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use capsid_protocol::{READY_PORT, Ready};
 use capsid_vmm::Engine;
-use capsid_vmm::control::{ControlReply, ControlRequest, EndCause, VmmMilestone};
+use capsid_vmm::control::{ControlReply, ControlRequest, EndCause, MachineState, VmmMilestone};
 use tokio::net::UnixListener;
 use tokio::time::timeout;
 
@@ -21,7 +21,7 @@ use crate::artifacts::Artifacts;
 use crate::container::ContainerId;
 use crate::engine::ChosenEngine;
 use crate::monitor::{MachineEnd, MachineParts, Monitor, MonitorError};
-use crate::run_folder::{RunFolder, RunFolderError};
+use crate::run_folder::{RunFolder, RunFolderError, RunFolders};
 use crate::spec::ContainerSpec;
 use crate::timeline::{HostMoment, Timeline};
 
@@ -118,30 +118,14 @@ fn tail(console: &str) -> String {
     format!("; its console's last lines:\n  | {}", safe.join("\n  | "))
 }
 
-/// A machine with a prepared root. Dropping it ends the machine.
+/// A machine with a prepared root. Dropping it ends the machine, unless it is detached.
 #[derive(Debug)]
 pub struct Sandbox {
     monitor: Monitor,
     agent: Agent,
-    // After the monitor: its sockets are in there.
-    _folder: RunFolder,
-}
-
-/// SHIM
-pub struct AdoptParts<'a> {
-    #[allow(missing_docs)]
-    pub id: &'a ContainerId,
-    #[allow(missing_docs)]
-    pub folders: &'a crate::run_folder::RunFolders,
-    #[allow(missing_docs)]
-    pub machine: &'a crate::record::MachineRecord,
-}
-/// SHIM
-#[derive(Debug, thiserror::Error)]
-pub enum AdoptError {
-    #[allow(missing_docs)]
-    #[error("{0}")]
-    Ended(String),
+    engine: Engine,
+    paused: bool,
+    folder: RunFolder,
 }
 
 /// What a sandbox is made from.
@@ -158,6 +142,8 @@ pub struct SandboxParts<'a> {
     pub layers: Vec<File>,
     /// The writable layer.
     pub writable: File,
+    /// Where its sockets go.
+    pub folders: &'a RunFolders,
 }
 
 impl Sandbox {
@@ -167,8 +153,24 @@ impl Sandbox {
     ///
     /// The machine is ended and nothing of it is left.
     pub async fn boot(parts: SandboxParts<'_>, timeline: &mut Timeline) -> Result<Sandbox, SandboxError> {
-        let folder = RunFolder::create(parts.id)?;
-        let vsock = folder.join("vsock");
+        let folder = parts.folders.create(parts.id)?;
+        let booted = Sandbox::boot_in(&folder, &parts, timeline).await;
+        match booted {
+            Ok((monitor, agent)) => {
+                Ok(Sandbox { monitor, agent, engine: parts.engine.engine, paused: false, folder })
+            }
+            Err(error) => {
+                folder.clear();
+                Err(error)
+            }
+        }
+    }
+
+    async fn boot_in(
+        folder: &RunFolder,
+        parts: &SandboxParts<'_>,
+        timeline: &mut Timeline,
+    ) -> Result<(Monitor, Agent), SandboxError> {
         let doorbell = folder.join(&format!("vsock_{READY_PORT}"));
         let listener = UnixListener::bind(&doorbell).map_err(SandboxError::Listen)?;
         let monitor = Monitor::start(MachineParts {
@@ -176,10 +178,9 @@ impl Sandbox {
             engine: parts.engine,
             vcpus: parts.spec.vcpus,
             memory_mib: parts.spec.memory_mib,
-            layers: parts.layers,
-            writable: parts.writable,
-            vsock,
-            control: folder.join("control"),
+            layers: &parts.layers,
+            writable: &parts.writable,
+            folder,
         })?;
         timeline.reached("monitor-started");
         let ready = ring(&listener, &monitor).await?;
@@ -189,35 +190,9 @@ impl Sandbox {
         drop(listener);
         let _ = std::fs::remove_file(&doorbell);
         let agent = connect(&monitor).await?;
-        let sandbox = Sandbox { monitor, agent, _folder: folder };
-        sandbox.note_boot(&ready, rang, timeline).await;
-        sandbox.prepare_root(parts.spec, timeline).await?;
-        Ok(sandbox)
-    }
-
-    async fn note_boot(&self, ready: &Ready, rang: HostMoment, timeline: &mut Timeline) {
-        if let Ok(ControlReply::State { milestones, .. }) = self.monitor.ask(ControlRequest::State).await {
-            for VmmMilestone { name, at_us } in milestones {
-                timeline.monitor(&name, at_us);
-            }
-        }
-        if let Some(last) = ready.milestones.last() {
-            timeline.tie_guest(rang, last.at_us);
-        }
-        for milestone in ready.milestones.iter().take(MAX_MILESTONES) {
-            timeline.guest(&milestone.name, milestone.at_us);
-        }
-    }
-
-    async fn prepare_root(&self, spec: &ContainerSpec, timeline: &mut Timeline) -> Result<(), SandboxError> {
-        let mut root = spec.root.clone();
-        root.realtime_ns = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .ok()
-            .and_then(|since| u64::try_from(since.as_nanos()).ok());
-        let prepared = self.or_ended(self.agent.prepare_root(root)).await?;
-        timeline.guest("root-prepared", prepared.at_us);
-        Ok(())
+        note_boot(&monitor, &ready, rang, timeline).await;
+        prepare_root(&monitor, &agent, parts.spec, timeline).await?;
+        Ok((monitor, agent))
     }
 
     /// Waits for an answer of the agent; hears at once when the machine ends instead, and says how.
@@ -229,37 +204,78 @@ impl Sandbox {
         &self,
         answer: impl Future<Output = Result<T, AgentError>>,
     ) -> Result<T, SandboxError> {
-        tokio::select! {
-            answer = answer => match answer {
-                Ok(answer) => Ok(answer),
-                Err(error) => Err(self.explain(error).await),
-            },
-            end = self.monitor.ended() => Err(SandboxError::Ended(end)),
+        or_ended(&self.monitor, answer).await
+    }
+
+    /// Takes over a machine that another process booted and let go of. Its agent forgets that process. A machine that
+    /// is held goes on for the moment that it takes to connect to its agent.
+    ///
+    /// # Errors
+    ///
+    /// It has ended, or it cannot be talked to: then it is ended.
+    pub async fn adopt(
+        folders: &RunFolders,
+        id: &ContainerId,
+        pid: u32,
+        engine: Engine,
+    ) -> Result<Sandbox, SandboxError> {
+        let folder = folders.of(id);
+        let monitor = match Monitor::adopt(&folder, pid) {
+            Ok(monitor) => monitor,
+            Err(end) => {
+                folder.clear();
+                return Err(SandboxError::Ended(end));
+            }
+        };
+        match Sandbox::connect_again(&monitor).await {
+            Ok((agent, paused)) => Ok(Sandbox { monitor, agent, engine, paused, folder }),
+            Err(error) => {
+                let _ = monitor.ask(ControlRequest::Stop).await;
+                let _ = timeout(STOP_TIMEOUT, monitor.ended()).await;
+                folder.clear();
+                Err(error)
+            }
         }
     }
 
-    /// Adds to an agent's failure what the machine knows about it.
-    async fn explain(&self, error: AgentError) -> SandboxError {
-        explain(&self.monitor, error).await
+    async fn connect_again(monitor: &Monitor) -> Result<(Agent, bool), SandboxError> {
+        let state = monitor.ask(ControlRequest::State).await?;
+        let paused = matches!(state, ControlReply::State { state: MachineState::Paused, .. });
+        if paused {
+            monitor.ask(ControlRequest::Resume).await?;
+        }
+        let agent = connect(monitor).await?;
+        if paused {
+            monitor.ask(ControlRequest::Pause).await?;
+        }
+        Ok((agent, paused))
     }
 
-    /// SHIM
+    /// From here on the machine outlives this process.
+    ///
+    /// # Errors
+    ///
+    /// The monitor does not answer; the machine ends with this process.
     pub async fn detach(&self) -> Result<(), SandboxError> {
+        self.monitor.ask(ControlRequest::Detach).await?;
         Ok(())
     }
-    /// SHIM
-    pub fn clear(&self) {}
-    /// SHIM
+
+    /// Removes what a machine that has ended left.
+    pub fn clear(&self) {
+        self.folder.clear();
+    }
+
+    /// What runs the machine.
+    #[must_use]
     pub fn engine(&self) -> Engine {
-        Engine::Emulated
+        self.engine
     }
-    /// SHIM
-    pub fn is_paused(&self) -> bool {
-        false
-    }
-    /// SHIM
-    pub async fn adopt(_parts: AdoptParts<'_>) -> Result<Sandbox, AdoptError> {
-        Err(AdoptError::Ended("gone".into()))
+
+    /// Whether the machine was held when it was taken over.
+    #[must_use]
+    pub fn was_paused(&self) -> bool {
+        self.paused
     }
 
     /// The agent.
@@ -291,6 +307,49 @@ impl Sandbox {
         self.stop().await;
         written
     }
+}
+
+async fn or_ended<T>(
+    monitor: &Monitor,
+    answer: impl Future<Output = Result<T, AgentError>>,
+) -> Result<T, SandboxError> {
+    tokio::select! {
+        answer = answer => match answer {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(explain(monitor, error).await),
+        },
+        end = monitor.ended() => Err(SandboxError::Ended(end)),
+    }
+}
+
+async fn note_boot(monitor: &Monitor, ready: &Ready, rang: HostMoment, timeline: &mut Timeline) {
+    if let Ok(ControlReply::State { milestones, .. }) = monitor.ask(ControlRequest::State).await {
+        for VmmMilestone { name, at_us } in milestones {
+            timeline.monitor(&name, at_us);
+        }
+    }
+    if let Some(last) = ready.milestones.last() {
+        timeline.tie_guest(rang, last.at_us);
+    }
+    for milestone in ready.milestones.iter().take(MAX_MILESTONES) {
+        timeline.guest(&milestone.name, milestone.at_us);
+    }
+}
+
+async fn prepare_root(
+    monitor: &Monitor,
+    agent: &Agent,
+    spec: &ContainerSpec,
+    timeline: &mut Timeline,
+) -> Result<(), SandboxError> {
+    let mut root = spec.root.clone();
+    root.realtime_ns = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|since| u64::try_from(since.as_nanos()).ok());
+    let prepared = or_ended(monitor, agent.prepare_root(root)).await?;
+    timeline.guest("root-prepared", prepared.at_us);
+    Ok(())
 }
 
 /// Waits for the agent's one ring.

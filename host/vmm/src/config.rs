@@ -68,8 +68,8 @@ pub struct MachineConfig {
     /// A pipe or socket whose other end the launcher holds: when that is closed, the machine is ended. For
     /// machines that must not outlive their launcher.
     pub lifeline: Option<Descriptor>,
-    /// The write end of a pipe on which one [`crate::control::EndReport`] is written, as JSON, when the machine
-    /// ends. An end of file without a report: the monitor was killed.
+    /// The write end of a pipe, or an empty file, to which one [`crate::control::EndReport`] is written, as JSON, when
+    /// the machine ends. The end of the monitor without a report: it was killed.
     pub report: Descriptor,
     /// How much of the console's output is kept, in bytes, the newest; at most [`MAX_CONSOLE_BYTES`].
     pub console_bytes: u32,

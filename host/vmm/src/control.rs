@@ -22,6 +22,8 @@ pub enum ControlRequest {
     Stop,
     /// The newest part of the console's output.
     Console,
+    /// Lets go of the lifeline: from here on the machine outlives its launcher. Nothing happens if it did.
+    Detach,
 }
 
 /// The monitor's answer.

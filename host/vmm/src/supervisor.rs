@@ -169,6 +169,10 @@ impl<'a, M: RunningMachine> Supervisor<'a, M> {
             }
             ControlRequest::Console => return ControlReply::Console { text: self.observer.console_text() },
             ControlRequest::Stop => return ControlReply::Done,
+            ControlRequest::Detach => {
+                self.lifeline = None;
+                return ControlReply::Done;
+            }
             ControlRequest::Pause => (self.machine.pause(), MachineState::Paused),
             ControlRequest::Resume => (self.machine.resume(), MachineState::Running),
         };

@@ -121,7 +121,7 @@ pub(crate) fn wait(call: &Call, id: &str) -> Result<Reply> {
             () = sender.closed() => return,
         };
         let error =
-            (!waited.error.is_empty()).then(|| ContainerWaitExitError { message: Some(waited.error) });
+            (!waited.error.is_empty()).then_some(ContainerWaitExitError { message: Some(waited.error) });
         let body = ContainerWaitResponse { status_code: i64::from(waited.exit_code), error };
         let mut text = serde_json::to_vec(&body).unwrap_or_default();
         text.push(b'\n');

@@ -216,6 +216,7 @@ pub(crate) async fn boot(
         spec: &spec,
         layers,
         writable,
+        folders: &host.run_folders,
     };
     let sandbox = Sandbox::boot(parts, timeline).await?;
     Ok((sandbox, spec))

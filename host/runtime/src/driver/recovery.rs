@@ -15,7 +15,7 @@ use crate::live::{Live, outputs};
 use crate::open::told;
 use crate::pump::{LogSink, OutputPump, pump_input, pump_output};
 use crate::record::MachineRecord;
-use crate::sandbox::{AdoptError, AdoptParts, Sandbox};
+use crate::sandbox::{Sandbox, SandboxError};
 use crate::spec::ContainerSpec;
 use crate::timeline::{HostMoment, Timeline};
 
@@ -49,11 +49,12 @@ impl Driver {
     }
 
     async fn adopt(&mut self, machine: &MachineRecord, was: Phase) -> Option<Arc<Live>> {
-        let parts = AdoptParts { id: &self.record.id, folders: &self.host.run_folders, machine };
-        let sandbox = match Sandbox::adopt(parts).await {
+        let folders = &self.host.run_folders;
+        let adopted = Sandbox::adopt(folders, &self.record.id, machine.pid, machine.engine).await;
+        let sandbox = match adopted {
             Ok(sandbox) => sandbox,
             Err(error) => {
-                if !matches!(error, AdoptError::Ended(_)) {
+                if !matches!(error, SandboxError::Ended(_)) {
                     told("its machine cannot be taken over, and is ended", &self.record.id, &error);
                 }
                 self.record.state.error = describe(&error);
@@ -81,7 +82,7 @@ impl Driver {
                 return Err(error);
             }
         };
-        self.record.state.phase = if sandbox.is_paused() { Phase::Paused } else { Phase::Running };
+        self.record.state.phase = if sandbox.was_paused() { Phase::Paused } else { Phase::Running };
         self.record.state.started_at.get_or_insert_with(Timestamp::now);
         Ok(Live {
             sandbox,
