@@ -53,8 +53,8 @@ check: setup-test ## formatting, lints, licences
 build: setup-build guest host images ## programs in target/release, the guest in target/guest, images in images/out
 
 .PHONY: host
-host: setup-build ## capsid and capsid-vmm
-	@$(STEP) host cargo build --locked --release -p capsid -p capsid-vmm
+host: setup-build ## capsid, capsidd and capsid-vmm
+	@$(STEP) host cargo build --locked --release -p capsid -p capsid-daemon -p capsid-vmm
 
 .PHONY: guest
 guest: setup-build ## the kernel, the agent's initramfs, the template of the writable layer
