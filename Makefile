@@ -32,6 +32,10 @@ run: build ## set up what is missing, build, and run a container in a microVM
 test: setup-test check build unit conformance-emulated kvm-host-self-test conformance-kvm ## the whole suite
 	@echo '✓ all tests passed'
 
+.PHONY: conformance
+conformance: setup-conformance build ## other people's clients and tests of them: docker-py, bollard, docker
+	@$(STEP) -v conformance tests/clients/run
+
 .PHONY: bench
 bench: setup-bench build ## measure the promises: a table here, JSON in target/bench
 	@tests/bench/bench.py $(BENCH)
@@ -77,6 +81,10 @@ conformance-emulated: build ## the conformance tests on the emulated engine, her
 	@CAPSID_TEST_ENGINE=emulated $(STEP) -v conformance-emulated \
 		cargo test --locked --workspace --features $(CONFORMANCE) --test conformance
 
+.PHONY: conformance-short
+conformance-short: setup-conformance build ## the part of `make conformance` that `make test` runs
+	@$(STEP) -v conformance-short tests/clients/run --short
+
 .PHONY: conformance-kvm
 # Without the monitor's tests of the other engine: `unit` ran them, and an emulator within the emulated host is slow.
 conformance-kvm: build ## the conformance tests and the monitor's own on KVM, in the emulated host
@@ -90,8 +98,8 @@ kvm-host-self-test: setup-test ## does the emulated host keep its promises?
 
 ##@ Other
 
-.PHONY: setup-build setup-test setup-bench setup-fuzz
-setup-build setup-test setup-bench setup-fuzz: setup-%:
+.PHONY: setup-build setup-test setup-bench setup-fuzz setup-conformance
+setup-build setup-test setup-bench setup-fuzz setup-conformance: setup-%:
 	@$(STEP) setup tests/setup $*
 
 .PHONY: clean
