@@ -7,6 +7,7 @@ use capsid_protocol::{ProcessId, ProcessSpec};
 use capsid_runtime::artifacts::Artifacts;
 use capsid_runtime::container::ContainerId;
 use capsid_runtime::engine::{EngineChoice, choose_engine};
+use capsid_runtime::run_folder::RunFolders;
 use capsid_runtime::sandbox::{Sandbox, SandboxParts};
 use capsid_runtime::spec::{ContainerSpec, RunOptions};
 use capsid_runtime::timeline::{HostMoment, Timeline};
@@ -43,8 +44,15 @@ pub(crate) async fn prepared(options: &RunOptions, writable: &File) -> (Sandbox,
     let spec = ContainerSpec::merge(&image.config, &options, "conformance", count).unwrap();
     let id = ContainerId::generate().unwrap();
     let writable = writable.try_clone().unwrap();
-    let parts =
-        SandboxParts { id: &id, artifacts: &artifacts, engine: &engine, spec: &spec, layers, writable };
+    let parts = SandboxParts {
+        id: &id,
+        artifacts: &artifacts,
+        engine: &engine,
+        spec: &spec,
+        layers,
+        writable,
+        folders: &RunFolders::open(host().state()).unwrap(),
+    };
     let sandbox = Sandbox::boot(parts, &mut Timeline::from(HostMoment::now())).await.unwrap();
     (sandbox, spec.process)
 }
