@@ -50,6 +50,7 @@ impl From<ContainerError> for ApiError {
 
 fn status(error: &ContainerError) -> StatusCode {
     match error {
+        ContainerError::Shared(error) => status(error),
         ContainerError::NotFound(_) | ContainerError::NoImage(_) | ContainerError::NoExec(_) => {
             StatusCode::NOT_FOUND
         }

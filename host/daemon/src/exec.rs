@@ -25,8 +25,7 @@ pub(crate) async fn create(call: Call, id: &str) -> Result<Reply> {
         return Err(ApiError::invalid("No exec command specified"));
     }
     hijack::detach_keys(config.detach_keys.as_deref().filter(|keys| !keys.is_empty()))?;
-    let live = container.allow(Request::Exec).await?;
-    let Some(live) = live else { return Err(ApiError::conflict("the container is not running")) };
+    let live = container.running(Request::Exec).await?;
     let process = process(&config, args, &live.process)?;
     let record = containers.create_exec(&container, process, document).await?;
     http::json(StatusCode::CREATED, &json!({ "Id": record.id }))
@@ -123,7 +122,7 @@ pub(crate) async fn start(call: Call, id: &str) -> Result<Reply> {
         close_stdin: true,
         detach_keys: if terminal { keys } else { Vec::new() },
         multiplexed_type: call.version >= capsid_api::version::ApiVersion { major: 1, minor: 42 },
-        busy: call.server.busy(),
+        place: Some(call.server.session()?),
         streams,
     };
     containers.start_exec(&container, id, size).await?;

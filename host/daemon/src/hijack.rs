@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use crate::http::{self, Reply};
-use crate::server::Busy;
+use crate::server::SessionPlace;
 
 /// Most input bytes that are read at once.
 const INPUT_BYTES: usize = 32 << 10;
@@ -40,7 +40,8 @@ pub(crate) struct Session {
     pub(crate) close_stdin: bool,
     pub(crate) detach_keys: Vec<u8>,
     pub(crate) multiplexed_type: bool,
-    pub(crate) busy: Busy,
+    /// Kept while the session is served.
+    pub(crate) place: Option<SessionPlace>,
 }
 
 /// How a session ended.
@@ -141,31 +142,43 @@ pub(crate) fn frame(stream: FrameStream, bytes: &[u8]) -> Bytes {
 
 async fn serve(
     mut session: Session,
-    reader: impl AsyncRead + Unpin + Send + 'static,
+    reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
 ) -> Ended {
-    let (detach, mut detached) = mpsc::channel::<Gone>(1);
-    let wants_output = session.output.is_some();
-    let input = tokio::spawn(read_input(
+    let input = read_input(
         reader,
         session.stdin.then(|| session.streams.input()),
         session.close_stdin,
         std::mem::take(&mut session.detach_keys),
-        detach,
-    ));
-    let ended = tokio::select! {
-        () = write_output(&mut session, &mut writer), if wants_output => Ended::Over,
-        gone = async {
-            match detached.recv().await {
-                Some(gone) => gone,
-                // Input has ended; output goes on.
-                None => std::future::pending().await,
+    );
+    let hears = session.output.is_some();
+    let ended = {
+        let output = write_output(&mut session, &mut writer);
+        tokio::pin!(output, input);
+        let mut input_over = false;
+        let mut output_over = false;
+        loop {
+            tokio::select! {
+                () = &mut output, if !output_over => {
+                    if hears {
+                        break Ended::Over;
+                    }
+                    output_over = true;
+                }
+                over = &mut input, if !input_over => match over {
+                    InputOver::Detached => break Ended::Detached,
+                    InputOver::Failed => break Ended::Over,
+                    // Output goes on, if the client wants any.
+                    InputOver::Ended => input_over = true,
+                },
             }
-        } => if gone == Gone::Detached { Ended::Detached } else { Ended::Over },
+            if input_over && output_over {
+                break Ended::Over;
+            }
+        }
     };
     let _ = writer.shutdown().await;
-    input.abort();
-    drop(session.busy);
+    drop(session.place);
     ended
 }
 
@@ -186,45 +199,46 @@ async fn write_output(session: &mut Session, writer: &mut (impl AsyncWrite + Unp
     }
 }
 
-/// Why a session is over before the output is.
+/// Why a client's input is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Gone {
+enum InputOver {
+    /// The client closed its side, or the process takes no more.
+    Ended,
+    /// The client gave the keys to detach.
     Detached,
+    /// The connection failed.
     Failed,
 }
 
-/// Moves a client's input to the process. A client that closes its side only half still gets output.
+/// Moves a client's input to the process; what a client sends who attached no input is dropped. A client that closes
+/// its side only half still gets output.
 async fn read_input(
     mut reader: impl AsyncRead + Unpin,
     input: Option<mpsc::Sender<Input>>,
     close_stdin: bool,
     detach_keys: Vec<u8>,
-    gone: mpsc::Sender<Gone>,
-) {
+) -> InputOver {
     let mut buffer = vec![0; INPUT_BYTES];
     let mut keys = DetachKeys::new(detach_keys);
     loop {
         let count = match reader.read(&mut buffer).await {
             Ok(0) => break,
             Ok(count) => count,
-            Err(_) => {
-                let _ = gone.send(Gone::Failed).await;
-                return;
-            }
+            Err(_) => return InputOver::Failed,
         };
         let Some(input) = &input else { continue };
         let (bytes, detached) = keys.pass(&buffer[..count]);
         if !bytes.is_empty() && input.send(Input::Bytes(bytes.into())).await.is_err() {
-            return;
+            return InputOver::Ended;
         }
         if detached {
-            let _ = gone.send(Gone::Detached).await;
-            return;
+            return InputOver::Detached;
         }
     }
     if let Some(input) = input.filter(|_| close_stdin) {
         let _ = input.send(Input::End).await;
     }
+    InputOver::Ended
 }
 
 /// Finds the keys that detach in what a client types. What may be their beginning is held back until it is known.
@@ -298,7 +312,64 @@ fn detach_key(text: &str) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::duplex;
+    use tokio::time::timeout;
+
     use super::*;
+
+    fn session(streams: &Arc<RunStreams>) -> Session {
+        Session {
+            streams: Arc::clone(streams),
+            replay: None,
+            output: None,
+            stdin: false,
+            stdout: true,
+            stderr: true,
+            terminal: true,
+            close_stdin: false,
+            detach_keys: Vec::new(),
+            multiplexed_type: true,
+            place: None,
+        }
+    }
+
+    /// Serves a session to a client who sends `typed` and closes its side; what it got, and how it ended.
+    async fn served(session: Session, typed: &[u8]) -> (Vec<u8>, Ended) {
+        let (mut client, server) = duplex(1024);
+        let (reader, writer) = tokio::io::split(server);
+        client.write_all(typed).await.unwrap();
+        client.shutdown().await.unwrap();
+        let ended =
+            timeout(std::time::Duration::from_secs(10), serve(session, reader, writer)).await.unwrap();
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).await.unwrap();
+        (got, ended)
+    }
+
+    #[tokio::test]
+    async fn a_replay_without_live_output_is_sent_and_is_all() {
+        let (sender, replay) = mpsc::channel(1);
+        sender.send(Bytes::from_static(b"old")).await.unwrap();
+        drop(sender);
+        let streams = Arc::new(RunStreams::default());
+        let session = Session { replay: Some(replay), ..session(&streams) };
+        assert_eq!(served(session, b"").await, (b"old".to_vec(), Ended::Over));
+    }
+
+    #[tokio::test]
+    async fn a_session_of_input_alone_ends_with_it() {
+        let streams = Arc::new(RunStreams::default());
+        let typing = Session { stdin: true, ..session(&streams) };
+        assert_eq!(served(typing, b"typed").await, (Vec::new(), Ended::Over));
+    }
+
+    #[tokio::test]
+    async fn the_keys_end_a_session_whose_process_goes_on() {
+        let streams = Arc::new(RunStreams::default());
+        let output = Some(streams.subscribe());
+        let typing = Session { stdin: true, output, detach_keys: vec![16, 17], ..session(&streams) };
+        assert_eq!(served(typing, b"a\x10\x11").await.1, Ended::Detached);
+    }
 
     #[test]
     fn keys_are_read_as_docker_writes_them() {

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use bytes::{Buf, Bytes};
+use capsid_api::extensions::LIMIT_PARAMETER;
 use capsid_api::models::{ImageDeleteResponseItem, ImageSummary};
 use capsid_image::{
     Digest, ImageUse, Limits, LoadError, LoadSource, Progress, RemoveError, RemoveOptions, Removed,
 };
+use capsid_runtime::containers::Containers;
 use capsid_runtime::events::EventKind;
 use capsid_runtime::lifecycle::Phase;
 use http_body_util::BodyExt;
@@ -22,8 +24,6 @@ use crate::routes::Call;
 
 /// Pieces of an uploaded archive that wait to be unpacked.
 const UPLOAD_PIECES: usize = 16;
-/// The query parameter that raises a limit on what an image may cost: `NAME=VALUE`, capsid's own.
-const LIMIT_PARAMETER: &str = "capsid-limit";
 
 pub(crate) fn list(call: &Call) -> Result<Reply> {
     let known = ["before", "dangling", "label", "reference", "since", "until"];
@@ -99,8 +99,16 @@ pub(crate) fn inspect(call: &Call, name: &str) -> Result<Reply> {
     }))
 }
 
-pub(crate) fn remove(call: &Call, name: &str) -> Result<Reply> {
+/// Waits for whoever is loading: not in a thread that serves.
+pub(crate) async fn remove(call: &Call, name: String) -> Result<Reply> {
     let containers = call.server.containers.clone();
+    let force = call.query.flag("force");
+    let removed = tokio::task::spawn_blocking(move || remove_now(&containers, &name, force)).await;
+    let items = removed.map_err(|error| internal(&error))??;
+    http::ok(&items)
+}
+
+fn remove_now(containers: &Containers, name: &str, force: bool) -> Result<Vec<ImageDeleteResponseItem>> {
     let in_use = |id: &Digest| {
         let id = id.to_string();
         let views = containers.list();
@@ -112,7 +120,7 @@ pub(crate) fn remove(call: &Call, name: &str) -> Result<Reply> {
             })
             .collect()
     };
-    let options = RemoveOptions { force: call.query.flag("force"), in_use: &in_use };
+    let options = RemoveOptions { force, in_use: &in_use };
     let host = containers.host();
     let removed = host.images.remove(name, &options).map_err(|error| remove_error(name, &error))?;
     let mut items = Vec::new();
@@ -132,7 +140,7 @@ pub(crate) fn remove(call: &Call, name: &str) -> Result<Reply> {
         host.events.tell(EventKind::Image, action, id.clone(), BTreeMap::from([("name".to_owned(), id)]));
         items.push(item);
     }
-    http::ok(&items)
+    Ok(items)
 }
 
 fn remove_error(name: &str, error: &RemoveError) -> ApiError {

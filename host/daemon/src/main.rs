@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use capsid_daemon::{Options, serve};
+use capsid_api::extensions::STATE_FOLDER_TAKEN;
+use capsid_api::socket::{default_socket, default_state_folder};
+use capsid_daemon::{Options, ServeError, serve};
 use capsid_runtime::engine::EngineChoice;
 use clap::{Parser, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
@@ -54,7 +56,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("capsidd: {error:#}");
-            ExitCode::FAILURE
+            match error.downcast_ref::<ServeError>() {
+                Some(error) if error.is_taken() => ExitCode::from(STATE_FOLDER_TAKEN),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -65,7 +70,7 @@ fn run() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let state = match arguments.state_dir.clone() {
         Some(folder) => folder,
-        None => default_state()?,
+        None => default_state_folder()?,
     };
     let options = Options {
         sockets: sockets(&arguments)?,
@@ -98,7 +103,7 @@ fn run() -> anyhow::Result<()> {
 
 fn sockets(arguments: &Arguments) -> anyhow::Result<Vec<PathBuf>> {
     if arguments.hosts.is_empty() {
-        return Ok(vec![capsid_api::socket::default_socket(arguments.state_dir.as_deref())]);
+        return Ok(vec![default_socket(arguments.state_dir.as_deref())]);
     }
     let mut sockets = Vec::new();
     for host in &arguments.hosts {
@@ -108,12 +113,4 @@ fn sockets(arguments: &Arguments) -> anyhow::Result<Vec<PathBuf>> {
         }
     }
     Ok(sockets)
-}
-
-fn default_state() -> anyhow::Result<PathBuf> {
-    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
-    let folder =
-        data.or(home).context("neither XDG_DATA_HOME nor HOME is set: name a folder with --state-dir")?;
-    Ok(folder.join("capsid"))
 }

@@ -115,7 +115,7 @@ async fn images_table(call: Call, method: &Method, path: &[&str]) -> Result<Repl
         ("GET", ["json"]) => images::list(&call),
         ("POST", ["load"]) => images::load(call).await,
         ("GET", [name @ .., "json"]) if !name.is_empty() => images::inspect(&call, &name.join("/")),
-        ("DELETE", name) if !name.is_empty() => images::remove(&call, &name.join("/")),
+        ("DELETE", name) if !name.is_empty() => images::remove(&call, name.join("/")).await,
         ("POST", ["create"]) => Err(ApiError::unsupported("pulling and importing images is")),
         _ => Err(missing(method, path)),
     }

@@ -9,20 +9,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use capsid_api::socket::{SocketError, secure_folder};
 use capsid_runtime::artifacts::Artifacts;
 use capsid_runtime::containers::Containers;
 use capsid_runtime::engine::EngineChoice;
+use capsid_runtime::folders::{FolderError, StateFolder};
+use capsid_runtime::open::OpenError;
+use hyper::StatusCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use crate::error::ApiError;
 use crate::routes;
 
 /// Most connections at once; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 4096;
+/// Most hijacked connections at once: they are no longer among those of [`MAX_CONNECTIONS`].
+const MAX_SESSIONS: usize = 1024;
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Most bytes of a request's head. The longest honest one holds filters.
@@ -62,12 +69,23 @@ pub enum ServeError {
     /// Somebody listens there.
     #[error("another daemon listens on {}", .0.display())]
     InUse(PathBuf),
+    /// Others could listen in the daemon's place.
+    #[error(transparent)]
+    Folder(#[from] SocketError),
     /// Kernel, agent or monitor are missing.
     #[error(transparent)]
     Artifacts(#[from] capsid_runtime::artifacts::ArtifactError),
     /// The state cannot be opened.
     #[error(transparent)]
-    Open(#[from] capsid_runtime::open::OpenError),
+    Open(#[from] OpenError),
+}
+
+impl ServeError {
+    /// Whether another daemon serves in this one's place.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        matches!(self, ServeError::InUse(_) | ServeError::Open(OpenError::Folder(FolderError::InUse { .. })))
+    }
 }
 
 /// What every request can reach.
@@ -76,12 +94,19 @@ pub(crate) struct Server {
     pub(crate) options: Options,
     /// Connections, hijacked ones included.
     busy: AtomicUsize,
+    sessions: Arc<Semaphore>,
     /// Told whenever something came to its end.
     calmed: Notify,
 }
 
 /// Held while something is under way that the daemon must not end for.
 pub(crate) struct Busy(Arc<Server>);
+
+/// Held while a hijacked connection is served.
+pub(crate) struct SessionPlace {
+    _busy: Busy,
+    _place: OwnedSemaphorePermit,
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
@@ -94,6 +119,22 @@ impl Server {
     pub(crate) fn busy(self: &Arc<Self>) -> Busy {
         self.busy.fetch_add(1, Ordering::AcqRel);
         Busy(Arc::clone(self))
+    }
+
+    /// As [`Server::busy`], for a connection that is about to be hijacked.
+    ///
+    /// # Errors
+    ///
+    /// There are too many.
+    pub(crate) fn session(self: &Arc<Self>) -> Result<SessionPlace, ApiError> {
+        let place = Arc::clone(&self.sessions).try_acquire_owned();
+        let place = place.map_err(|_| {
+            ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("more than {MAX_SESSIONS} clients are attached"),
+            )
+        })?;
+        Ok(SessionPlace { _busy: self.busy(), _place: place })
     }
 
     /// Returns when nothing was to be done for so long.
@@ -124,9 +165,23 @@ pub async fn serve(
     ready: impl FnOnce(),
 ) -> Result<(), ServeError> {
     let artifacts = Artifacts::locate()?;
-    let containers = Containers::open(&options.state, artifacts, options.engine).await?;
+    // In this order: whoever has the folder may replace a dead daemon's socket, and whoever has both, take machines over.
+    let state = StateFolder::open(&options.state).map_err(OpenError::from)?;
     let listeners = listen(&options)?;
-    let server = Arc::new(Server { containers, options, busy: AtomicUsize::new(0), calmed: Notify::new() });
+    let containers = match Containers::open(state, artifacts, options.engine).await {
+        Ok(containers) => containers,
+        Err(error) => {
+            remove_sockets(&options);
+            return Err(error.into());
+        }
+    };
+    let server = Arc::new(Server {
+        containers,
+        options,
+        busy: AtomicUsize::new(0),
+        sessions: Arc::new(Semaphore::new(MAX_SESSIONS)),
+        calmed: Notify::new(),
+    });
     for listener in listeners {
         tokio::spawn(accept(Arc::clone(&server), listener));
     }
@@ -141,9 +196,7 @@ pub async fn serve(
         () = stop => tracing::info!("stopping; containers go on"),
         () = idle => tracing::info!("nothing to do: stopping"),
     }
-    for socket in &server.options.sockets {
-        let _ = fs::remove_file(socket);
-    }
+    remove_sockets(&server.options);
     let drained = async {
         while server.busy.load(Ordering::Acquire) > 0 {
             server.calmed.notified().await;
@@ -151,6 +204,13 @@ pub async fn serve(
     };
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
     Ok(())
+}
+
+/// Clients that come now find nobody, and need not wait to learn it.
+fn remove_sockets(options: &Options) {
+    for socket in &options.sockets {
+        let _ = fs::remove_file(socket);
+    }
 }
 
 fn listen(options: &Options) -> Result<Vec<UnixListener>, ServeError> {
@@ -170,9 +230,7 @@ fn listen(options: &Options) -> Result<Vec<UnixListener>, ServeError> {
 /// Binds a socket; one that is left of a daemon that was killed is replaced.
 fn bind(path: &Path) -> Result<UnixListener, ServeError> {
     let failed = |source| ServeError::Listen { path: path.to_owned(), source };
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(failed)?;
-    }
+    secure_folder(path)?;
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => {
             if std::os::unix::net::UnixStream::connect(path).is_ok() {

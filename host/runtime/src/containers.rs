@@ -13,7 +13,7 @@ use crate::events::EventKind;
 use crate::exec::Execs;
 use crate::folders::ContainerFolder;
 use crate::host::{Host, Index};
-use crate::lifecycle::{Decision, Request, decide};
+use crate::lifecycle::{Decision, Refused, Request, decide};
 use crate::live::Live;
 use crate::record::{ContainerRecord, LifeOptions, StateRecord};
 use crate::spec::{ContainerSpec, RunOptions};
@@ -209,6 +209,17 @@ impl Container {
                 _ => return Ok(view.live.clone()),
             }
         }
+    }
+
+    /// Its machine, for a request that only one with a running process can serve.
+    ///
+    /// # Errors
+    ///
+    /// Refused by its phase.
+    pub async fn running(&self, request: Request) -> Result<Arc<Live>, ContainerError> {
+        let called = self.view().called();
+        let live = self.allow(request).await?;
+        live.ok_or(ContainerError::Refused { container: called, request, refused: Refused::NotRunning })
     }
 
     /// The streams of its run, or of the next.

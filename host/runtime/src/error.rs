@@ -1,5 +1,7 @@
 //! Why something was not done to a container: in the words that Docker's clients look for.
 
+use std::sync::Arc;
+
 use capsid_protocol::ErrorCode;
 
 use crate::agent::AgentError;
@@ -89,6 +91,9 @@ pub enum ContainerError {
     /// The exec ran already.
     #[error("exec {0} has already run")]
     ExecRan(String),
+    /// Somebody else's request, which this one waited with, failed.
+    #[error("{}", describe(.0.as_ref()))]
+    Shared(Arc<ContainerError>),
     /// The daemon is stopping.
     #[error("the daemon is shutting down")]
     Stopping,
@@ -107,6 +112,7 @@ impl ContainerError {
     #[must_use]
     pub fn agent_code(&self) -> Option<ErrorCode> {
         match self {
+            ContainerError::Shared(error) => error.agent_code(),
             ContainerError::Agent(error)
             | ContainerError::Sandbox(SandboxError::Agent { source: error, .. }) => error.code(),
             _ => None,

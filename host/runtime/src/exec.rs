@@ -21,6 +21,8 @@ use crate::streams::RunStreams;
 
 /// Execs of one container that are remembered, beyond those that run.
 const MAX_REMEMBERED: usize = 512;
+/// The exit code of an exec that did not start, for another reason than its command (moby, `exitExecInvalid`).
+const NOT_STARTED: u8 = 126;
 /// The exit code of an exec whose machine ended under it.
 const MACHINE_ENDED: u8 = 137;
 
@@ -129,6 +131,19 @@ impl Execs {
         self.save(&known);
     }
 
+    /// Takes an exec to start it: of several that want to, one gets it.
+    fn claim(&self, id: &str) -> Result<(ExecRecord, Arc<RunStreams>), ContainerError> {
+        let mut known = self.lock();
+        let found = known.by_id.get_mut(id).ok_or_else(|| ContainerError::NoExec(id.to_owned()))?;
+        if found.0.state != ExecState::Created {
+            return Err(ContainerError::ExecRan(id.to_owned()));
+        }
+        found.0.state = ExecState::Running { pid: 0 };
+        let claimed = found.clone();
+        self.save(&known);
+        Ok(claimed)
+    }
+
     fn insert(&self, mut record: ExecRecord) -> (ExecRecord, Vec<String>) {
         let mut known = self.lock();
         known.next_process = known.next_process.wrapping_add(1).max(1);
@@ -230,17 +245,18 @@ impl Containers {
         id: &str,
         size: Option<TerminalSize>,
     ) -> Result<(), ContainerError> {
-        let (mut record, streams) =
-            container.execs.get(id).ok_or_else(|| ContainerError::NoExec(id.to_owned()))?;
-        if record.state != ExecState::Created {
-            return Err(ContainerError::ExecRan(id.to_owned()));
-        }
-        let live = container.allow(Request::Exec).await?.ok_or(ContainerError::Stopping)?;
+        let live = container.running(Request::Exec).await?;
+        let (mut record, streams) = container.execs.claim(id)?;
         if let (Some(terminal), Some(size)) = (&mut record.process.terminal, size) {
             *terminal = size;
         }
         let started = self.run_exec(container, &live, &record, &streams).await;
-        if started.is_err() {
+        if let Err(error) = &started {
+            let code = match error {
+                ContainerError::Command { exit_code, .. } => *exit_code,
+                _ => NOT_STARTED,
+            };
+            container.execs.set(id, ExecState::Exited { code, pid: 0 });
             streams.close();
         }
         started
@@ -256,16 +272,7 @@ impl Containers {
         let pumps = connect(live, record, streams, container).await?;
         let agent = live.sandbox.agent();
         let started = live.sandbox.or_ended(agent.start_process(record.process.clone())).await;
-        let started = started.map_err(|error| crate::driver::command_error(error.into()));
-        let pid = match started {
-            Ok(started) => started.pid,
-            Err(error) => {
-                if let ContainerError::Command { exit_code, .. } = &error {
-                    container.execs.set(record.id.as_str(), ExecState::Exited { code: *exit_code, pid: 0 });
-                }
-                return Err(error);
-            }
-        };
+        let pid = started.map_err(|error| crate::driver::command_error(error.into()))?.pid;
         container.execs.set(record.id.as_str(), ExecState::Running { pid });
         let view = container.view();
         let action = format!("exec_start: {}", record.process.args.join(" "));
@@ -344,7 +351,7 @@ impl Containers {
         record: &ExecRecord,
         size: TerminalSize,
     ) -> Result<(), ContainerError> {
-        let live = container.allow(Request::Exec).await?.ok_or(ContainerError::Stopping)?;
+        let live = container.running(Request::Exec).await?;
         let resized = live.sandbox.agent().resize(record.process.process, size);
         Ok(live.sandbox.or_ended(resized).await?)
     }
@@ -359,7 +366,7 @@ async fn connect(
     let mut pumps = JoinSet::new();
     let (sandbox, process) = (&live.sandbox, record.process.process);
     for stream in outputs(record.process.terminal.is_some()) {
-        let output = sandbox.or_ended(sandbox.agent().open_output(process, *stream, 0)).await?;
+        let output = sandbox.or_ended(sandbox.agent().resume_output(process, *stream)).await?;
         let pump = OutputPump {
             stream: *stream,
             log: None,

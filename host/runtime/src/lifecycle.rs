@@ -166,88 +166,111 @@ pub enum Refused {
 /// What `request` means in `phase`.
 #[must_use]
 pub fn decide(phase: Phase, request: Request) -> Decision {
-    use Decision::{AlreadySo, CancelRestart, Do, EndThenDo, Later, Refuse, ResumeThenDo};
-    if phase.is_passing() {
-        return match (phase, request) {
-            (Phase::Removing, Request::Remove { .. }) => Later,
-            (Phase::Removing, _) => Refuse(Refused::IsRemoved),
-            (Phase::Starting | Phase::Ending, Request::Attach) => Do,
-            _ => Later,
-        };
+    match phase {
+        Phase::Created | Phase::Exited => at_rest(request),
+        Phase::Starting | Phase::Ending => in_passing(request),
+        Phase::Running => running(request),
+        Phase::Paused => paused(request),
+        Phase::Restarting => restarting(request),
+        Phase::Removing => removing(request),
+        Phase::Dead => dead(request),
     }
+}
+
+fn at_rest(request: Request) -> Decision {
     match request {
-        Request::Start => match phase {
-            Phase::Created | Phase::Exited => Do,
-            Phase::Running | Phase::Restarting => AlreadySo,
-            Phase::Paused => Refuse(Refused::IsPaused),
-            Phase::Dead => Refuse(Refused::IsRemoved),
-            Phase::Starting | Phase::Ending | Phase::Removing => Later,
-        },
-        Request::Stop => match phase {
-            Phase::Running => Do,
-            Phase::Paused => ResumeThenDo,
-            Phase::Restarting => CancelRestart,
-            Phase::Created | Phase::Exited | Phase::Dead => AlreadySo,
-            Phase::Starting | Phase::Ending | Phase::Removing => Later,
-        },
-        Request::Restart => match phase {
-            Phase::Created | Phase::Exited | Phase::Running => Do,
-            Phase::Paused => ResumeThenDo,
-            Phase::Restarting => CancelRestart,
-            Phase::Dead => Refuse(Refused::IsRemoved),
-            Phase::Starting | Phase::Ending | Phase::Removing => Later,
-        },
-        Request::Kill { for_good } => match phase {
-            Phase::Running => Do,
-            Phase::Paused if for_good => ResumeThenDo,
-            // The signal waits in the guest until it goes on, as with a frozen group of processes.
-            Phase::Paused => Do,
-            Phase::Restarting => CancelRestart,
-            Phase::Created | Phase::Exited | Phase::Dead => Refuse(Refused::NotRunning),
-            Phase::Starting | Phase::Ending | Phase::Removing => Later,
-        },
-        Request::Pause => match phase {
-            Phase::Running => Do,
-            Phase::Paused => Refuse(Refused::AlreadyPaused),
-            Phase::Restarting => Refuse(Refused::IsRestarting),
-            Phase::Created | Phase::Exited | Phase::Dead => Refuse(Refused::NotRunning),
-            Phase::Starting | Phase::Ending | Phase::Removing => Later,
-        },
-        Request::Unpause => match phase {
-            Phase::Paused => Do,
-            Phase::Created | Phase::Running | Phase::Restarting | Phase::Exited | Phase::Dead => {
-                Refuse(Refused::NotPaused)
-            }
-            Phase::Starting | Phase::Ending | Phase::Removing => Later,
-        },
-        Request::Exec => match phase {
-            Phase::Running => Do,
-            Phase::Paused => Refuse(Refused::IsPaused),
-            Phase::Restarting => Refuse(Refused::IsRestarting),
-            Phase::Created | Phase::Exited | Phase::Dead => Refuse(Refused::NotRunning),
-            Phase::Starting | Phase::Ending | Phase::Removing => Later,
-        },
-        Request::Attach => match phase {
-            Phase::Created | Phase::Running | Phase::Exited => Do,
-            Phase::Paused => Refuse(Refused::IsPaused),
-            Phase::Restarting => Refuse(Refused::IsRestarting),
-            Phase::Dead => Refuse(Refused::IsRemoved),
-            Phase::Starting | Phase::Ending | Phase::Removing => Later,
-        },
-        Request::Change => match phase {
-            Phase::Created | Phase::Running | Phase::Paused | Phase::Restarting | Phase::Exited => Do,
-            Phase::Dead => Refuse(Refused::IsRemoved),
-            Phase::Starting | Phase::Ending | Phase::Removing => Later,
-        },
-        Request::Remove { force } => match phase {
-            Phase::Created | Phase::Exited | Phase::Dead => Do,
-            Phase::Running | Phase::Paused if force => EndThenDo,
-            Phase::Restarting if force => CancelRestart,
-            Phase::Running => Refuse(Refused::IsRunning),
-            Phase::Paused => Refuse(Refused::IsPaused),
-            Phase::Restarting => Refuse(Refused::IsRestarting),
-            Phase::Starting | Phase::Ending | Phase::Removing => Later,
-        },
+        Request::Start | Request::Restart | Request::Attach | Request::Change | Request::Remove { .. } => {
+            Decision::Do
+        }
+        Request::Stop => Decision::AlreadySo,
+        Request::Unpause => Decision::Refuse(Refused::NotPaused),
+        Request::Kill { .. } | Request::Pause | Request::Exec => Decision::Refuse(Refused::NotRunning),
+    }
+}
+
+/// Attaching does not disturb what is under way, and a client may want to hear all of it.
+fn in_passing(request: Request) -> Decision {
+    match request {
+        Request::Attach => Decision::Do,
+        Request::Start
+        | Request::Stop
+        | Request::Restart
+        | Request::Kill { .. }
+        | Request::Pause
+        | Request::Unpause
+        | Request::Exec
+        | Request::Change
+        | Request::Remove { .. } => Decision::Later,
+    }
+}
+
+fn running(request: Request) -> Decision {
+    match request {
+        Request::Stop
+        | Request::Restart
+        | Request::Kill { .. }
+        | Request::Pause
+        | Request::Exec
+        | Request::Attach
+        | Request::Change => Decision::Do,
+        Request::Start => Decision::AlreadySo,
+        Request::Unpause => Decision::Refuse(Refused::NotPaused),
+        Request::Remove { force: true } => Decision::EndThenDo,
+        Request::Remove { force: false } => Decision::Refuse(Refused::IsRunning),
+    }
+}
+
+fn paused(request: Request) -> Decision {
+    match request {
+        Request::Stop | Request::Restart | Request::Kill { for_good: true } => Decision::ResumeThenDo,
+        // The signal waits in the guest until it goes on, as with a frozen group of processes.
+        Request::Kill { for_good: false } | Request::Unpause | Request::Change => Decision::Do,
+        Request::Pause => Decision::Refuse(Refused::AlreadyPaused),
+        Request::Remove { force: true } => Decision::EndThenDo,
+        Request::Start | Request::Exec | Request::Attach | Request::Remove { force: false } => {
+            Decision::Refuse(Refused::IsPaused)
+        }
+    }
+}
+
+fn restarting(request: Request) -> Decision {
+    match request {
+        Request::Start => Decision::AlreadySo,
+        Request::Stop | Request::Restart | Request::Kill { .. } | Request::Remove { force: true } => {
+            Decision::CancelRestart
+        }
+        Request::Change => Decision::Do,
+        Request::Unpause => Decision::Refuse(Refused::NotPaused),
+        Request::Pause | Request::Exec | Request::Attach | Request::Remove { force: false } => {
+            Decision::Refuse(Refused::IsRestarting)
+        }
+    }
+}
+
+fn removing(request: Request) -> Decision {
+    match request {
+        Request::Remove { .. } => Decision::Later,
+        Request::Start
+        | Request::Stop
+        | Request::Restart
+        | Request::Kill { .. }
+        | Request::Pause
+        | Request::Unpause
+        | Request::Exec
+        | Request::Attach
+        | Request::Change => Decision::Refuse(Refused::IsRemoved),
+    }
+}
+
+fn dead(request: Request) -> Decision {
+    match request {
+        Request::Remove { .. } => Decision::Do,
+        Request::Stop => Decision::AlreadySo,
+        Request::Unpause => Decision::Refuse(Refused::NotPaused),
+        Request::Kill { .. } | Request::Pause | Request::Exec => Decision::Refuse(Refused::NotRunning),
+        Request::Start | Request::Restart | Request::Attach | Request::Change => {
+            Decision::Refuse(Refused::IsRemoved)
+        }
     }
 }
 

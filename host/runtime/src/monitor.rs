@@ -11,7 +11,6 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -24,7 +23,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -44,6 +43,8 @@ const MAX_COMPLAINT_BYTES: u64 = 4 << 10;
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Stack of the thread that waits for a monitor's end; it reads and parses the report.
 const WATCHER_STACK_BYTES: usize = 256 << 10;
+/// How long a monitor may take to end its machine once it was told to.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// Guests are told apart by their processes, not by their addresses: each has a monitor of its own.
 const GUEST_CID: u32 = 3;
 /// The first descriptor of ours in the monitor's process: those before it are the standard streams.
@@ -111,6 +112,7 @@ pub struct MachineParts<'a> {
 #[derive(Debug)]
 pub struct Monitor {
     pid: u32,
+    process: OwnedFd,
     vsock: PathBuf,
     control: PathBuf,
     ended: watch::Receiver<Option<MachineEnd>>,
@@ -148,7 +150,8 @@ impl Monitor {
         let report = parts.folder.create_file("report").map_err(io_on("make", &report_path))?;
         flock(&report, FlockOperation::NonBlockingLockExclusive)
             .map_err(|error| io_on("lock", &report_path)(error.into()))?;
-        let complaint = parts.folder.create_file("complaint").map_err(io_on("make", &report_path))?;
+        let complaint_path = parts.folder.join("complaint");
+        let complaint = parts.folder.create_file("complaint").map_err(io_on("make", &complaint_path))?;
         let mut handover = Handover { mappings: Vec::new() };
         let config_number = handover.give(config_end);
         let config = machine_config(&parts, &mut handover, report.into(), lifeline)?;
@@ -159,11 +162,13 @@ impl Monitor {
         let child = spawn(program, config_number, handover, complaint)
             .map_err(|source| MonitorError::Spawn { program: program.clone(), source })?;
         let pid = child.id();
-        let failed = io_on("listen to", program);
-        let process = pidfd(pid).map_err(failed)?;
-        let ended = watch_end(Some(child), process, parts.folder).map_err(io_on("listen to", program))?;
+        // Should this fail, the lifeline's end ends the machine.
+        let process = pidfd(pid).map_err(io_on("watch", program))?;
+        let watched = process.try_clone().map_err(io_on("watch", program))?;
+        let ended = watch_end(Some(child), watched, parts.folder).map_err(io_on("watch", program))?;
         Ok(Monitor {
             pid,
+            process,
             vsock: parts.folder.join("vsock"),
             control: parts.folder.join("control"),
             ended,
@@ -180,10 +185,14 @@ impl Monitor {
     pub fn adopt(folder: &RunFolder, pid: u32) -> Result<Monitor, MachineEnd> {
         // The process first, the lock then: if the lock is held now, the number was the monitor's when it was opened.
         let process = pidfd(pid).ok().filter(|_| is_alive(&folder.report_path()));
-        let ended = process.and_then(|process| watch_end(None, process, folder).ok());
-        match ended {
-            Some(ended) => Ok(Monitor {
+        let watched = process.and_then(|process| {
+            let ended = watch_end(None, process.try_clone().ok()?, folder).ok()?;
+            Some((process, ended))
+        });
+        match watched {
+            Some((process, ended)) => Ok(Monitor {
                 pid,
+                process,
                 vsock: folder.join("vsock"),
                 control: folder.join("control"),
                 ended,
@@ -210,6 +219,17 @@ impl Monitor {
         let mut ended = self.ended.clone();
         let end = ended.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
         end.unwrap_or(MachineEnd::Vanished { complaint: String::new() })
+    }
+
+    /// Ends the machine at once, as pulling the plug would, and returns when it has ended: by force if the monitor does
+    /// not do it within a time.
+    pub async fn end(&self) {
+        let _ = self.ask(ControlRequest::Stop).await;
+        if timeout(END_TIMEOUT, self.ended()).await.is_err() {
+            // A process that has ended needs no signal.
+            let _ = pidfd_send_signal(&self.process, Signal::KILL);
+            self.ended().await;
+        }
     }
 
     /// Asks the monitor.
@@ -278,8 +298,6 @@ fn spawn(program: &Path, config: Descriptor, handover: Handover, complaint: File
     let mut command = Command::new(program);
     command.arg("--config-fd").arg(config.0.to_string());
     command.env_clear().current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(complaint);
-    // A group of its own: the terminal's ctrl-c is for the container, not for its machine.
-    command.process_group(0);
     command.fd_mappings(handover.mappings).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     command.spawn()
 }

@@ -1,7 +1,6 @@
 //! A daemon's beginning: what an earlier one left is taken over or cleared before anything is served.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
 
 use capsid_image::StoreError;
@@ -39,11 +38,10 @@ impl Containers {
     ///
     /// When the state cannot be had. Machines go on then.
     pub async fn open(
-        state: &Path,
+        state: StateFolder,
         artifacts: Artifacts,
         engine: EngineChoice,
     ) -> Result<Containers, OpenError> {
-        let state = StateFolder::open(state)?;
         let run_folders = RunFolders::open(state.path())?;
         let (records, unreadable) = state.load()?;
         for path in unreadable {
@@ -65,6 +63,9 @@ impl Containers {
             adoptions.spawn(async move {
                 if let Some(live) = driver.recover().await {
                     containers.adopt_execs(&container, &live).await;
+                    if let Err(error) = live.sandbox.hold_again().await {
+                        told("it was paused, and may go on", container.id(), &error);
+                    }
                 } else {
                     container.execs.machine_ended();
                 }

@@ -29,8 +29,6 @@ use crate::timeline::{HostMoment, Timeline};
 pub const BOOT_TIMEOUT_VARIABLE: &str = "CAPSID_BOOT_TIMEOUT";
 /// That time by default. On hardware a guest needs a tenth of a second, emulated on a busy machine some seconds.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a monitor may take to end its machine once it was told to.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// More of a guest's milestones are not noted.
 const MAX_MILESTONES: usize = 32;
 /// How many of the console's last lines an error shows.
@@ -183,16 +181,17 @@ impl Sandbox {
             folder,
         })?;
         timeline.reached("monitor-started");
-        let ready = ring(&listener, &monitor).await?;
-        let rang = HostMoment::now();
-        timeline.reached_at("agent-ready", rang);
+        let agent = come_up(&monitor, listener, parts.spec, timeline).await;
         // Nobody else is to ring: from here on the guest can connect to nothing on the host.
-        drop(listener);
         let _ = std::fs::remove_file(&doorbell);
-        let agent = connect(&monitor).await?;
-        note_boot(&monitor, &ready, rang, timeline).await;
-        prepare_root(&monitor, &agent, parts.spec, timeline).await?;
-        Ok((monitor, agent))
+        match agent {
+            Ok(agent) => Ok((monitor, agent)),
+            Err(error) => {
+                // The next machine may be given the same writable layer: this one is to be gone.
+                monitor.end().await;
+                Err(error)
+            }
+        }
     }
 
     /// Waits for an answer of the agent; hears at once when the machine ends instead, and says how.
@@ -208,7 +207,8 @@ impl Sandbox {
     }
 
     /// Takes over a machine that another process booted and let go of. Its agent forgets that process. A machine that
-    /// is held goes on for the moment that it takes to connect to its agent.
+    /// is held goes on, since nobody could connect to it otherwise: [`Sandbox::hold_again`] is called once everything is
+    /// connected.
     ///
     /// # Errors
     ///
@@ -230,8 +230,7 @@ impl Sandbox {
         match Sandbox::connect_again(&monitor).await {
             Ok((agent, paused)) => Ok(Sandbox { monitor, agent, engine, paused, folder }),
             Err(error) => {
-                let _ = monitor.ask(ControlRequest::Stop).await;
-                let _ = timeout(STOP_TIMEOUT, monitor.ended()).await;
+                monitor.end().await;
                 folder.clear();
                 Err(error)
             }
@@ -244,11 +243,19 @@ impl Sandbox {
         if paused {
             monitor.ask(ControlRequest::Resume).await?;
         }
-        let agent = connect(monitor).await?;
-        if paused {
-            monitor.ask(ControlRequest::Pause).await?;
+        Ok((connect(monitor).await?, paused))
+    }
+
+    /// Holds a machine that was held when it was taken over.
+    ///
+    /// # Errors
+    ///
+    /// The monitor does not answer; the machine may go on.
+    pub async fn hold_again(&self) -> Result<(), SandboxError> {
+        if self.paused {
+            self.monitor.ask(ControlRequest::Pause).await?;
         }
-        Ok((agent, paused))
+        Ok(())
     }
 
     /// From here on the machine outlives this process.
@@ -292,9 +299,7 @@ impl Sandbox {
 
     /// Pulls the plug, and waits for the monitor's end. What the guest had not written to its disk is lost.
     pub async fn stop(&self) {
-        // If it does not answer, dropping the monitor's lifeline ends it all the same.
-        let _ = self.monitor.ask(ControlRequest::Stop).await;
-        let _ = timeout(STOP_TIMEOUT, self.monitor.ended()).await;
+        self.monitor.end().await;
     }
 
     /// Has the guest write everything to its disk, then ends the machine.
@@ -350,6 +355,23 @@ async fn prepare_root(
     let prepared = or_ended(monitor, agent.prepare_root(root)).await?;
     timeline.guest("root-prepared", prepared.at_us);
     Ok(())
+}
+
+/// From a monitor that has started to a root that stands.
+async fn come_up(
+    monitor: &Monitor,
+    listener: UnixListener,
+    spec: &ContainerSpec,
+    timeline: &mut Timeline,
+) -> Result<Agent, SandboxError> {
+    let ready = ring(&listener, monitor).await?;
+    let rang = HostMoment::now();
+    timeline.reached_at("agent-ready", rang);
+    drop(listener);
+    let agent = connect(monitor).await?;
+    note_boot(monitor, &ready, rang, timeline).await;
+    prepare_root(monitor, &agent, spec, timeline).await?;
+    Ok(agent)
 }
 
 /// Waits for the agent's one ring.

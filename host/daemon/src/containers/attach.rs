@@ -33,7 +33,7 @@ pub(crate) async fn attach(call: Call, id: &str) -> Result<Reply> {
         close_stdin: record.life.stdin_once && !terminal,
         detach_keys: if terminal { detach_keys } else { Vec::new() },
         multiplexed_type: call.version >= capsid_api::version::ApiVersion { major: 1, minor: 42 },
-        busy: call.server.busy(),
+        place: Some(call.server.session()?),
         streams,
     };
     let events = call.server.containers.clone();

@@ -98,10 +98,7 @@ pub(crate) fn size(query: &Query) -> Result<TerminalSize> {
 pub(crate) async fn resize(call: &Call, id: &str) -> Result<Reply> {
     let size = size(&call.query)?;
     let container = find(call, id)?;
-    let live = container.allow(Request::Exec).await?;
-    if let Some(live) = live {
-        live.resize(size).await?;
-    }
+    container.running(Request::Exec).await?.resize(size).await?;
     Ok(http::empty(StatusCode::OK))
 }
 

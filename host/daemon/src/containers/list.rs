@@ -7,6 +7,7 @@ use capsid_runtime::container::ContainerId;
 use capsid_runtime::driver::View;
 use capsid_runtime::lifecycle::Phase;
 use jiff::Timestamp;
+use regex::{Regex, RegexBuilder};
 use serde::Serialize;
 
 use super::status;
@@ -33,6 +34,8 @@ const FILTERS: &[&str] = &[
     "status",
     "volume",
 ];
+/// What one compiled pattern may take, in bytes.
+const MAX_PATTERN_BYTES: usize = 1 << 20;
 const STATUSES: &[&str] = &["created", "running", "paused", "restarting", "removing", "exited", "dead"];
 
 /// One container of a list; the fields are the API's `ContainerSummary`, borrowed where they can be.
@@ -130,6 +133,7 @@ struct Selection<'a> {
     since: Option<(Timestamp, ContainerId)>,
     exited: HashSet<u8>,
     ancestors: HashSet<String>,
+    names: Names,
 }
 
 impl<'a> Selection<'a> {
@@ -165,6 +169,7 @@ impl<'a> Selection<'a> {
             since,
             exited,
             ancestors: ancestors.collect(),
+            names: Names::read(filters.get("name"))?,
         })
     }
 
@@ -183,9 +188,8 @@ impl<'a> Selection<'a> {
 
     fn takes_by_name(&self, view: &View) -> bool {
         let ids = self.filters.get("id");
-        let names = self.filters.get("name");
         (ids.is_empty() || ids.iter().any(|id| view.record.id.as_str().starts_with(id.as_str())))
-            && (names.is_empty() || names.iter().any(|name| matches(name, view.record.name.as_str())))
+            && self.names.take(view.record.name.as_str())
     }
 
     fn takes_by_state(&self, view: &View) -> bool {
@@ -212,25 +216,22 @@ fn exit_code(text: &str) -> Result<u8> {
     u8::try_from(code).map_err(|_| ApiError::invalid(format!("invalid filter 'exited={text}'")))
 }
 
-/// Docker takes a regular expression; what people write is a part of a name, anchored or not.
-fn matches(pattern: &str, name: &str) -> bool {
-    let from_start = pattern.strip_prefix('^');
-    let body = from_start.unwrap_or(pattern);
-    let to_end = body.strip_suffix('$');
-    let body = to_end.unwrap_or(body);
-    // Names are compared with and without their slash.
-    let bodies = [body, body.strip_prefix('/').unwrap_or(body)];
-    bodies.iter().any(|body| {
-        match (
-            from_start.is_some() || body.len() < pattern.len() && pattern.starts_with('/'),
-            to_end.is_some(),
-        ) {
-            (true, true) => name == *body,
-            (true, false) => name.starts_with(body),
-            (false, true) => name.ends_with(body),
-            (false, false) => name.contains(body),
-        }
-    })
+/// Names are matched by regular expressions, with their slash and without it (moby, `filters.Args.Match`).
+struct Names(Vec<Regex>);
+
+impl Names {
+    fn read(patterns: &[String]) -> Result<Names> {
+        let compile = |pattern: &String| {
+            let compiled = RegexBuilder::new(pattern).size_limit(MAX_PATTERN_BYTES).build();
+            compiled.map_err(|_| ApiError::invalid(format!("invalid filter 'name={pattern}'")))
+        };
+        patterns.iter().map(compile).collect::<Result<_>>().map(Names)
+    }
+
+    fn take(&self, name: &str) -> bool {
+        let slashed = format!("/{name}");
+        self.0.is_empty() || self.0.iter().any(|one| one.is_match(name) || one.is_match(&slashed))
+    }
 }
 
 #[cfg(test)]
@@ -238,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_match_as_parts_and_anchored() {
+    fn names_match_with_their_slash_and_without() {
         for (pattern, name, takes) in [
             ("we", "web", true),
             ("^web$", "web", true),
@@ -247,10 +248,13 @@ mod tests {
             ("/eb", "web", false),
             ("^eb", "web", false),
             ("eb$", "web", true),
-            ("", "web", true),
+            ("w.b|db", "db", true),
         ] {
-            assert_eq!(matches(pattern, name), takes, "{pattern}");
+            assert_eq!(Names::read(&[pattern.to_owned()]).unwrap().take(name), takes, "{pattern}");
         }
+        assert!(Names::read(&[]).unwrap().take("web"));
+        let hostile = "(a{1000}){1000}".to_owned();
+        assert!(Names::read(&[hostile]).is_err() && Names::read(&["(".to_owned()]).is_err());
     }
 
     #[test]

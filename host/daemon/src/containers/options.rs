@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use capsid_api::extensions::ENGINE_ANNOTATION;
 use capsid_api::models::{
     ContainerCreateBody, HealthConfig, HostConfig, MountType, ResourcesUlimits, RestartPolicyNameEnum,
 };
@@ -15,8 +16,6 @@ use oci_spec::image::ImageConfiguration;
 
 use crate::error::{ApiError, Result};
 
-/// Names the engine of one container among its annotations.
-pub(crate) const ENGINE_ANNOTATION: &str = "capsid.engine";
 /// The size of a terminal that nobody tells: what a VT100 had.
 const DEFAULT_TERMINAL: TerminalSize = TerminalSize { rows: 24, columns: 80 };
 
@@ -356,6 +355,16 @@ const SIGNALS: [&str; 31] = [
 /// The first and last real-time signal, as glibc numbers them.
 const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
 
+/// Other names of signals (signal(7)).
+fn alias(name: &str) -> Option<i32> {
+    match name {
+        "IOT" => Some(6),
+        "CLD" => Some(17),
+        "POLL" => Some(29),
+        _ => None,
+    }
+}
+
 /// `15`, `TERM`, `SIGTERM`, `RTMIN+3`.
 pub(crate) fn signal_number(text: &str) -> Result<i32> {
     let invalid = || ApiError::invalid(format!("invalid signal: {text}"));
@@ -368,6 +377,9 @@ pub(crate) fn signal_number(text: &str) -> Result<i32> {
     if let Some(index) = SIGNALS.iter().position(|known| *known == name) {
         return i32::try_from(index + 1).map_err(|_| invalid());
     }
+    if let Some(number) = alias(name) {
+        return Ok(number);
+    }
     let real_time = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
         (Some(""), _) => Some(*REAL_TIME.start()),
         (_, Some("")) => Some(*REAL_TIME.end()),
@@ -379,16 +391,9 @@ pub(crate) fn signal_number(text: &str) -> Result<i32> {
             .strip_prefix('-')
             .and_then(|n| n.parse::<i32>().ok())
             .and_then(|n| REAL_TIME.end().checked_sub(n)),
-        (None, None) => match name {
-            "CLD" => Some(17),
-            "POLL" => Some(29),
-            "IOT" => Some(6),
-            _ => None,
-        },
+        (None, None) => None,
     };
-    real_time
-        .filter(|number| *number == 6 || *number == 17 || *number == 29 || REAL_TIME.contains(number))
-        .ok_or_else(invalid)
+    real_time.filter(|number| REAL_TIME.contains(number)).ok_or_else(invalid)
 }
 
 /// A terminal of the default size, for processes that are told theirs later.

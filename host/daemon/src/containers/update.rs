@@ -56,7 +56,11 @@ pub(crate) async fn update(call: Call, id: &str) -> Result<Reply> {
             }
         })
         .await?;
-    http::ok(&ContainerUpdateResponse { warnings: None })
+    // The guest is not told: what it has was given when its machine started.
+    let limits = memory.is_some() || cpus.is_some() || pids.is_some();
+    let waits = limits && container.view().live.is_some();
+    let warning = "the new limits take effect when the container is started again".to_owned();
+    http::ok(&ContainerUpdateResponse { warnings: waits.then(|| vec![warning]) })
 }
 
 fn is_zero(value: &Value) -> bool {

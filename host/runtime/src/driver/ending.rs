@@ -11,9 +11,9 @@ use std::time::Duration;
 use capsid_protocol::ExitReport;
 use jiff::Timestamp;
 
-use super::{Driver, Happened, Message, Order, Outcome, Reply, answer};
+use super::{Driver, Happened, Message, Order, Outcome, Reply, answer, answer_all};
 use crate::error::{ContainerError, describe};
-use crate::lifecycle::{Ending, Next, Phase, after_end};
+use crate::lifecycle::{Ending, Next, Phase, Refused, Request, after_end};
 use crate::live::Live;
 use crate::record::SIGKILL;
 use crate::sandbox::SandboxError;
@@ -29,15 +29,16 @@ pub(super) struct Stopping {
     replies: Vec<Reply>,
 }
 
-/// What follows the end that is awaited.
-#[derive(Debug)]
+/// What follows the end that is awaited. Those who asked for it wait among the driver's replies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum AfterEnd {
     /// What the restart policy says.
+    #[default]
     Policy,
     /// A start: it was restarted by hand.
-    Start { reply: Option<Reply> },
+    Start,
     /// Removal.
-    Remove { reply: Reply },
+    Remove,
 }
 
 impl Driver {
@@ -88,9 +89,18 @@ impl Driver {
     /// Removal by force of what runs: the machine is ended at once, since nothing of it is to be kept.
     pub(super) fn end_then(&mut self, order: Order, reply: Reply) {
         debug_assert!(matches!(order, Order::Remove { .. }));
+        if self.after_end == AfterEnd::Start {
+            // Whoever waits for the start that will not come is told so.
+            let (container, request) = (self.called(), Request::Restart);
+            let refused = ContainerError::Refused { container, request, refused: Refused::IsRemoved };
+            answer_all(std::mem::take(&mut self.replies), Err(refused));
+        }
+        self.replies.push(reply);
+        if std::mem::replace(&mut self.after_end, AfterEnd::Remove) == AfterEnd::Remove {
+            return;
+        }
         self.record.state.by_hand = true;
         self.tell("kill", &[("signal", SIGKILL.to_string())]);
-        self.after_end = AfterEnd::Remove { reply };
         if let Some(live) = self.live.clone() {
             tokio::spawn(async move { live.sandbox.stop().await });
         }
@@ -102,10 +112,8 @@ impl Driver {
         if !matches!(self.phase(), Phase::Running | Phase::Paused) {
             return;
         }
-        if let Some(health) = self.health.take() {
-            health.abort();
-        }
-        let by_force = self.by_force();
+        self.end_probes();
+        let by_force = self.after_end == AfterEnd::Remove;
         let state = &mut self.record.state;
         state.phase = Phase::Ending;
         let machine_stands = end.is_ok();
@@ -122,18 +130,13 @@ impl Driver {
         }
         self.commit(false);
         self.streams.current().process_ended();
-        let keeps = !matches!(self.after_end, AfterEnd::Remove { .. }) && !self.record.life.auto_remove;
+        let keeps = !by_force && !self.record.life.auto_remove;
         let run = self.record.state.run;
         let reports = self.reports.clone();
         tokio::spawn(async move {
             let error = wind_down(&live, machine_stands, keeps).await;
             let _ = reports.send(Message::Happened(Happened::WoundDown { run, error }));
         });
-    }
-
-    /// Whether the machine's end was asked for by a removal.
-    fn by_force(&self) -> bool {
-        matches!(self.after_end, AfterEnd::Remove { .. })
     }
 
     /// Nothing of the run is left: writes its end down, tells everybody, and does what follows.
@@ -148,8 +151,8 @@ impl Driver {
         state.phase = Phase::Exited;
         state.finished_at = Some(Timestamp::now());
         state.machine = None;
-        let after = std::mem::replace(&mut self.after_end, AfterEnd::Policy);
-        let next = self.follow(&after);
+        let after = std::mem::take(&mut self.after_end);
+        let next = self.follow(after);
         if let Next::Restart { after } = next {
             self.record.state.phase = Phase::Restarting;
             self.record.state.restart_delay_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
@@ -165,16 +168,14 @@ impl Driver {
         if stopped.is_some() {
             self.tell("stop", &[]);
         }
-        for reply in stopped.into_iter().flat_map(|stopping| stopping.replies) {
-            answer(reply, Ok(Outcome::Done));
-        }
+        answer_all(stopped.into_iter().flat_map(|stopping| stopping.replies), Ok(Outcome::Done));
         self.go_on(after, next);
     }
 
-    pub(super) fn follow(&self, after: &AfterEnd) -> Next {
+    pub(super) fn follow(&self, after: AfterEnd) -> Next {
         let state = &self.record.state;
         match after {
-            AfterEnd::Start { .. } | AfterEnd::Remove { .. } => Next::Stay,
+            AfterEnd::Start | AfterEnd::Remove => Next::Stay,
             AfterEnd::Policy => after_end(
                 self.record.life.restart,
                 self.record.life.auto_remove,
@@ -191,13 +192,12 @@ impl Driver {
 
     fn go_on(&mut self, after: AfterEnd, next: Next) {
         match after {
-            AfterEnd::Start { reply } => {
-                self.replies.extend(reply);
+            AfterEnd::Start => {
                 self.record.state.restarts = 0;
                 self.tell_restart = true;
                 return self.launch();
             }
-            AfterEnd::Remove { reply } => return self.remove(reply),
+            AfterEnd::Remove => return self.begin_removal(),
             AfterEnd::Policy => {}
         }
         match next {
@@ -244,12 +244,9 @@ impl Driver {
         }
     }
 
-    /// Answers everybody who waits for a start.
-    pub(super) fn answer_start(&mut self, result: Result<(), ContainerError>) {
-        let mut result = result.map(|()| Outcome::Done);
-        for reply in std::mem::take(&mut self.replies) {
-            answer(reply, std::mem::replace(&mut result, Ok(Outcome::AlreadySo)));
-        }
+    /// Answers everybody who waits for a start or a removal.
+    pub(super) fn answer_waiting(&mut self, result: Result<(), ContainerError>) {
+        answer_all(std::mem::take(&mut self.replies), result.map(|()| Outcome::Done));
     }
 }
 

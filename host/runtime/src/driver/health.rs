@@ -20,8 +20,8 @@ const DEFAULT_RETRIES: u32 = 3;
 const KEPT_RESULTS: usize = 5;
 /// Bytes of a probe's output that are kept (moby, `maxOutputLen`).
 const KEPT_OUTPUT_BYTES: usize = 4096;
-/// Processes of probes are numbered from here down, those of execs from 1 up: the two never meet.
-const FIRST_PROBE_PROCESS: u32 = u32::MAX;
+/// Processes of probes are numbered in the upper half, those of execs from 1 up: the two never meet.
+const PROBE_PROCESSES: u32 = 1 << 31;
 
 /// What a probe's result makes of a container's health.
 #[must_use]
@@ -71,6 +71,12 @@ impl Driver {
         }
     }
 
+    pub(super) fn end_probes(&mut self) {
+        if let Some(probes) = self.health.take() {
+            probes.abort();
+        }
+    }
+
     pub(super) fn probed(&mut self, status: HealthStatus, streak: u32, result: HealthResult) {
         let health = self.record.state.health.get_or_insert_default();
         let changed = health.status != status;
@@ -85,6 +91,14 @@ impl Driver {
             self.tell(format!("health_status: {}", status.name()), &[]);
         }
     }
+}
+
+/// A number that no probe of this machine had, whichever daemon made it: one of two thousand million, at random.
+fn probe_process_id() -> ProcessId {
+    let mut bytes = [0; 4];
+    // Should the kernel give none, the agent refuses a number that was used, and the probe fails.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    ProcessId(PROBE_PROCESSES | u32::from_ne_bytes(bytes))
 }
 
 /// A probe is as the container's own process, without its streams.
@@ -108,7 +122,7 @@ struct Probes {
 impl Probes {
     async fn go_on(mut self, report: impl Fn(HealthStatus, u32, HealthResult) -> bool) {
         let start_period = or_default(self.options.start_period_ns, Duration::ZERO);
-        for number in 0.. {
+        loop {
             let age = Timestamp::now().duration_since(self.started).unsigned_abs();
             let in_start_period = age < start_period;
             let interval = if in_start_period && self.health.status == HealthStatus::Starting {
@@ -117,7 +131,7 @@ impl Probes {
                 or_default(self.options.interval_ns, DEFAULT_INTERVAL)
             };
             sleep(interval).await;
-            let result = self.probe(number).await;
+            let result = self.probe().await;
             let age = Timestamp::now().duration_since(self.started).unsigned_abs();
             let (status, streak) = judge(
                 &self.options,
@@ -134,11 +148,11 @@ impl Probes {
         }
     }
 
-    async fn probe(&self, number: u32) -> HealthResult {
+    async fn probe(&self) -> HealthResult {
         let start = Timestamp::now();
         let limit = or_default(self.options.timeout_ns, DEFAULT_TIMEOUT);
         let mut process = self.process.clone();
-        process.process = ProcessId(FIRST_PROBE_PROCESS - number % (1 << 20));
+        process.process = probe_process_id();
         process.args.clone_from(&self.options.command);
         let id = process.process;
         let (exit_code, output) = match timeout(limit, self.live.run_to_end(process, KEPT_OUTPUT_BYTES)).await

@@ -80,7 +80,7 @@ impl Driver {
         if std::mem::take(&mut self.tell_restart) {
             self.tell("restart", &[]);
         }
-        self.answer_start(Ok(()));
+        self.answer_waiting(Ok(()));
     }
 
     /// Hears of the end of the process or its machine.
@@ -106,7 +106,7 @@ impl Driver {
         state.finished_at = state.started_at.is_some().then(Timestamp::now);
         let restarting = state.restarts > 0;
         state.phase = if state.started_at.is_some() { Phase::Exited } else { Phase::Created };
-        let next = if restarting { self.follow(&AfterEnd::Policy) } else { Next::Stay };
+        let next = if restarting { self.follow(AfterEnd::Policy) } else { Next::Stay };
         if let Next::Restart { after } = next {
             self.record.state.phase = Phase::Restarting;
             self.record.state.restart_delay_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
@@ -114,7 +114,7 @@ impl Driver {
         }
         self.commit(true);
         self.streams.renew();
-        self.answer_start(Err(error));
+        self.answer_waiting(Err(error));
         if self.record.life.auto_remove && next == Next::Stay {
             self.begin_removal();
         }

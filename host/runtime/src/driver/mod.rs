@@ -331,6 +331,14 @@ impl Driver {
     }
 }
 
+/// Gives everybody the same answer.
+pub(crate) fn answer_all(replies: impl IntoIterator<Item = Reply>, result: Result<Outcome, ContainerError>) {
+    let result = result.map_err(Arc::new);
+    for reply in replies {
+        answer(reply, result.clone().map_err(ContainerError::Shared));
+    }
+}
+
 /// A requester that left does not need its answer.
 pub(crate) fn answer(reply: Reply, result: Result<Outcome, ContainerError>) {
     let _ = reply.send(result);

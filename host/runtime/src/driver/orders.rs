@@ -5,9 +5,9 @@ use std::sync::Arc;
 use capsid_vmm::control::{ControlReply, ControlRequest};
 
 use super::ending::AfterEnd;
-use super::{Driver, Happened, Message, Order, Outcome, Reply, answer};
+use super::{Driver, Happened, Message, Order, Outcome, Reply, answer, answer_all};
 use crate::error::ContainerError;
-use crate::lifecycle::Phase;
+use crate::lifecycle::{Phase, Refused, Request};
 use crate::live::Live;
 use crate::record::SIGKILL;
 
@@ -21,16 +21,7 @@ impl Driver {
                 self.launch();
             }
             Order::Stop { signal, grace_s } => self.stop(signal, grace_s, Some(reply)),
-            Order::Restart { signal, grace_s } => {
-                if self.live.is_some() {
-                    self.after_end = AfterEnd::Start { reply: Some(reply) };
-                    self.stop(signal, grace_s, None);
-                } else {
-                    self.after_end = AfterEnd::Policy;
-                    self.perform(Order::Start, reply);
-                    self.tell("restart", &[]);
-                }
-            }
+            Order::Restart { signal, grace_s } => self.restart(signal, grace_s, reply),
             Order::Kill { signal } => self.kill(signal, reply),
             Order::Pause => self.hold(Phase::Paused, Some(reply), None),
             Order::Unpause => self.hold(Phase::Running, Some(reply), None),
@@ -43,6 +34,23 @@ impl Driver {
                 answer(reply, saved.map(|()| Outcome::Done));
             }
             Order::Remove { .. } => self.remove(reply),
+        }
+    }
+
+    /// A container that does not run is only started. One that is being restarted is not stopped twice.
+    fn restart(&mut self, signal: Option<i32>, grace_s: Option<i64>, reply: Reply) {
+        if self.after_end == AfterEnd::Remove {
+            let (container, request) = (self.called(), Request::Restart);
+            let refused = ContainerError::Refused { container, request, refused: Refused::IsRemoved };
+            return answer(reply, Err(refused));
+        }
+        if self.live.is_none() {
+            self.tell_restart = true;
+            return self.perform(Order::Start, reply);
+        }
+        self.replies.push(reply);
+        if std::mem::replace(&mut self.after_end, AfterEnd::Start) != AfterEnd::Start {
+            self.stop(signal, grace_s, None);
         }
     }
 
@@ -75,6 +83,11 @@ impl Driver {
         if signal == SIGKILL {
             self.expect_end();
         }
+        if self.phase() == Phase::Paused {
+            // The guest takes it, and answers, when it goes on.
+            tokio::spawn(async move { drop(live.signal(signal).await) });
+            return answer(reply, Ok(Outcome::Done));
+        }
         tokio::spawn(async move {
             let sent = live.signal(signal).await;
             answer(reply, sent.map(|()| Outcome::Done));
@@ -83,7 +96,11 @@ impl Driver {
 
     /// Holds the processors, or lets them go on; `then` is done after that.
     pub(super) fn hold(&mut self, to: Phase, reply: Option<Reply>, then: Option<Box<(Order, Reply)>>) {
-        let Some(live) = self.live.clone() else { return };
+        let Some(live) = self.live.clone() else {
+            // It has ended: there is nothing to hold, and nothing that `then` could still do to it.
+            let waiting = reply.into_iter().chain(then.map(|then| then.1));
+            return answer_all(waiting, Ok(Outcome::AlreadySo));
+        };
         self.busy = true;
         let reports = self.reports.clone();
         tokio::spawn(async move {
@@ -105,6 +122,12 @@ impl Driver {
         let runs = matches!(self.phase(), Phase::Running | Phase::Paused);
         if result.is_ok() && runs {
             self.record.state.phase = to;
+            // Nobody answers a probe while the processors are held.
+            if to == Phase::Paused {
+                self.end_probes()
+            } else {
+                self.begin_probes()
+            }
             self.commit(false);
             self.tell(if to == Phase::Paused { "pause" } else { "unpause" }, &[]);
         }
@@ -138,7 +161,6 @@ impl Driver {
     }
 
     pub(super) fn removed(&mut self, result: Result<(), ContainerError>) {
-        let mut result = result;
         match &result {
             Ok(()) => {
                 self.gone = true;
@@ -159,10 +181,7 @@ impl Driver {
                 self.commit(false);
             }
         }
-        for reply in std::mem::take(&mut self.replies) {
-            let told = std::mem::replace(&mut result, Ok(()));
-            answer(reply, told.map(|()| Outcome::Done));
-        }
+        self.answer_waiting(result);
     }
 }
 

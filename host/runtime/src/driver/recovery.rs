@@ -37,7 +37,9 @@ impl Driver {
             Some(live) => {
                 self.record.state.machine = Some(machine_record(&live.sandbox));
                 self.watch(Arc::clone(&live));
-                self.begin_probes();
+                if self.phase() == Phase::Running {
+                    self.begin_probes();
+                }
                 self.commit(false);
                 Some(live)
             }
@@ -143,7 +145,10 @@ impl Driver {
             Phase::Running | Phase::Paused | Phase::Ending => {
                 state.phase = Phase::Exited;
                 state.finished_at = Some(Timestamp::now());
-                if was != Phase::Ending {
+                if was == Phase::Ending {
+                    // How its process ended is written down; that its machine followed is no news.
+                    state.error = String::new();
+                } else {
                     state.exit_code = MACHINE_ENDED;
                 }
                 self.policy_after_end();

@@ -99,6 +99,16 @@ pub struct Activation {
     pub features: u64,
 }
 
+/// Takes one of the queues that a device was given.
+///
+/// # Errors
+///
+/// The driver did not enable it.
+pub(crate) fn take_queue(queues: &mut Vec<ActiveQueue>, index: u16) -> Result<ActiveQueue, ActivateError> {
+    let place = queues.iter().position(|queue| queue.index == index);
+    place.map(|place| queues.swap_remove(place)).ok_or(ActivateError::MissingQueue(index))
+}
+
 /// Why a device did not start. It stays inactive, and the driver sees the device fail.
 #[derive(Debug, thiserror::Error)]
 pub enum ActivateError {

@@ -215,3 +215,17 @@ impl RingDriver {
         self.kick.write(1).expect("kicked");
     }
 }
+
+/// Processor time of this process' threads of that name, in clock ticks.
+pub(super) fn thread_time(name: &str) -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("threads");
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
+    let of_name = stats.filter(|stat| stat.contains(&format!("({name})")));
+    of_name
+        .filter_map(|stat| {
+            let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+            Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+        })
+        .max()
+        .unwrap_or(0)
+}

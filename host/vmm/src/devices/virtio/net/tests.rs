@@ -12,7 +12,7 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use super::header::HEADER_BYTES;
 use super::*;
-use crate::devices::virtio::ring_driver::{self, Bell, PATIENCE, QUEUE_SIZE, RingDriver};
+use crate::devices::virtio::ring_driver::{self, Bell, PATIENCE, QUEUE_SIZE, RingDriver, thread_time};
 use crate::network::frames::MAX_FRAME_BYTES;
 
 const SHORT: Duration = Duration::from_millis(100);
@@ -135,21 +135,6 @@ fn frame_to(destination: [u8; 4], mark: u8, length: usize) -> Vec<u8> {
     frame
 }
 
-/// Processor time of the thread that serves this card, in clock ticks.
-fn thread_time(card: u8) -> u64 {
-    let name = format!("(net-00{card:02x})");
-    let tasks = std::fs::read_dir("/proc/self/task").expect("threads");
-    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
-    stats
-        .filter(|stat| stat.contains(&name))
-        .filter_map(|stat| {
-            let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-            Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
-        })
-        .max()
-        .unwrap_or(0)
-}
-
 #[test]
 fn frames_leave_in_order_whatever_their_descriptors() {
     let mut driver = Driver::start();
@@ -267,9 +252,9 @@ fn a_wire_that_is_full_leaves_frames_in_the_ring_and_loses_none() {
         driver.offer(&frame(mark, 60_000), &[]);
     }
     std::thread::sleep(SHORT);
-    let before = thread_time(3);
+    let before = thread_time("net-0003");
     assert!(!driver.tx.drain(SHORT), "nothing holds them up");
-    assert!(thread_time(3) - before < 5, "the thread spins");
+    assert!(thread_time("net-0003") - before < 5, "the thread spins");
     // The other way is free meanwhile.
     driver.deliver(&frame(1, 100));
     assert_eq!(driver.next_inside(), (frame(1, 100), 1));
@@ -284,9 +269,9 @@ fn a_guest_without_enough_buffers_is_waited_for_without_spinning() {
     let mut driver = Driver::start_as(4, 10, u64::MAX);
     driver.deliver(&frame(1, MAX_FRAME_BYTES));
     std::thread::sleep(SHORT);
-    let before = thread_time(4);
+    let before = thread_time("net-0004");
     std::thread::sleep(SHORT * 2);
-    assert!(thread_time(4) - before < 5, "the thread spins");
+    assert!(thread_time("net-0004") - before < 5, "the thread spins");
     assert_eq!(driver.rx.used_index(), 0);
     // The other way is free meanwhile.
     driver.send(&frame(2, 100));

@@ -9,7 +9,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::super::ring::{Access, Ring, RingFault};
-use super::super::{ActivateError, Activation, ActiveQueue, GuestMemory, Interrupt};
+use super::super::{ActivateError, Activation, GuestMemory, Interrupt, take_queue};
 use super::link::Link;
 use super::receive::Agreed;
 use super::{GUEST_CSUM, MRG_RXBUF, QUEUE_RX, QUEUE_TX, STATUS_OFFSET};
@@ -42,15 +42,10 @@ impl Worker {
         activation: Activation,
         stop: EventFd,
     ) -> Result<Worker, (Link, ActivateError)> {
-        let Activation { memory, queues, interrupt, features } = activation;
-        let mut queues: Vec<Option<ActiveQueue>> = queues.into_iter().map(Some).collect();
-        let mut take = |index| {
-            let slot = queues.iter_mut().find(|slot| slot.as_ref().is_some_and(|queue| queue.index == index));
-            slot.and_then(Option::take).ok_or(ActivateError::MissingQueue(index))
-        };
+        let Activation { memory, mut queues, interrupt, features } = activation;
         let clone = |kick: &EventFd| kick.try_clone().map_err(ActivateError::Start);
-        let parts = take(QUEUE_RX).and_then(|rx| {
-            let tx = take(QUEUE_TX)?;
+        let parts = take_queue(&mut queues, QUEUE_RX).and_then(|rx| {
+            let tx = take_queue(&mut queues, QUEUE_TX)?;
             let kicks = [clone(&rx.kick)?, clone(&tx.kick)?];
             let epoll = watch(&link, &stop, &kicks).map_err(ActivateError::Start)?;
             Ok((rx, tx, kicks, epoll))

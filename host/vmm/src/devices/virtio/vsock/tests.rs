@@ -13,6 +13,7 @@ use super::packet::tests::from_guest;
 use super::packet::{Operation, Packet, Ports, Shutdown};
 use super::table::MAX_CONNECTIONS;
 use crate::devices::virtio::VirtioDevice;
+use crate::devices::virtio::ring_driver::thread_time;
 use driver::{Driver, WINDOW, gives_up};
 
 /// Receive buffers as Linux posts them.
@@ -264,20 +265,6 @@ fn no_receive_buffers_is_waited_for_without_spinning() {
     let before = thread_time("vsock-4242");
     std::thread::sleep(SHORT);
     assert!(thread_time("vsock-4242") - before < 5, "the thread spins");
-}
-
-/// Processor time of this process' threads of that name, in clock ticks.
-fn thread_time(name: &str) -> u64 {
-    let tasks = std::fs::read_dir("/proc/self/task").expect("threads");
-    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
-    let of_name = stats.filter(|stat| stat.contains(&format!("({name})")));
-    of_name
-        .filter_map(|stat| {
-            let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-            Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
-        })
-        .max()
-        .unwrap_or(0)
 }
 
 #[test]

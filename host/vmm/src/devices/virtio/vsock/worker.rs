@@ -15,7 +15,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::super::ring::{Access, Ring, RingFault};
-use super::super::{ActivateError, Activation, ActiveQueue, GuestMemory, Interrupt};
+use super::super::{ActivateError, Activation, GuestMemory, Interrupt, take_queue};
 use super::clients::Clients;
 use super::connection::Connection;
 use super::packet::StrayReset;
@@ -70,13 +70,8 @@ impl Worker {
         activation: Activation,
         stop: EventFd,
     ) -> Result<Worker, ActivateError> {
-        let Activation { memory, queues, interrupt, .. } = activation;
-        let mut queues: Vec<Option<ActiveQueue>> = queues.into_iter().map(Some).collect();
-        let mut take = |index| {
-            let slot = queues.iter_mut().find(|slot| slot.as_ref().is_some_and(|queue| queue.index == index));
-            slot.and_then(Option::take).ok_or(ActivateError::MissingQueue(index))
-        };
-        let (rx, tx) = (take(QUEUE_RX)?, take(QUEUE_TX)?);
+        let Activation { memory, mut queues, interrupt, .. } = activation;
+        let (rx, tx) = (take_queue(&mut queues, QUEUE_RX)?, take_queue(&mut queues, QUEUE_TX)?);
         let clone = |kick: &EventFd| kick.try_clone().map_err(ActivateError::Start);
         let kicks = [clone(&rx.kick)?, clone(&tx.kick)?];
         let epoll = Epoll::new().map_err(ActivateError::Start)?;
