@@ -42,7 +42,7 @@ impl Host {
         assert!(matches!(engine.as_str(), "kvm" | "emulated"), "{ENGINE_VARIABLE}={engine} is no engine");
         let state = tempfile::Builder::new().prefix("capsid-test.").tempdir().expect("a temporary folder");
         let host = Host { root, engine, state };
-        for program in [host.capsid(), host.monitor()] {
+        for program in [host.capsid(), host.daemon(), host.monitor()] {
             assert!(program.is_file(), "{} is missing: run 'make build'", program.display());
         }
         host
@@ -77,6 +77,12 @@ impl Host {
     #[must_use]
     pub fn capsid(&self) -> PathBuf {
         self.root.join("target/release/capsid")
+    }
+
+    /// The program `capsidd`.
+    #[must_use]
+    pub fn daemon(&self) -> PathBuf {
+        self.root.join("target/release/capsidd")
     }
 
     /// The program `capsid-vmm`.

@@ -4,9 +4,11 @@
 #![forbid(unsafe_code)]
 
 mod call;
+mod daemon;
 mod host;
 mod terminal;
 
 pub use call::{Call, Finished, Running};
+pub use daemon::{Daemon, Refusal};
 pub use host::{Host, host};
 pub use terminal::TerminalCall;
