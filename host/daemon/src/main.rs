@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use capsid_api::extensions::STATE_FOLDER_TAKEN;
-use capsid_api::socket::{default_socket, default_state_folder};
+use capsid_api::socket::{default_socket, default_state_folder, secure_folder};
 use capsid_daemon::{Options, ServeError, serve};
 use capsid_runtime::engine::EngineChoice;
 use clap::{Parser, ValueEnum};
@@ -103,7 +103,11 @@ fn run() -> anyhow::Result<()> {
 
 fn sockets(arguments: &Arguments) -> anyhow::Result<Vec<PathBuf>> {
     if arguments.hosts.is_empty() {
-        return Ok(vec![default_socket(arguments.state_dir.as_deref())]);
+        // Clients go there without being told: nobody else may listen in its place. Where a socket is that was asked
+        // for is the asker's matter.
+        let socket = default_socket(arguments.state_dir.as_deref());
+        secure_folder(&socket)?;
+        return Ok(vec![socket]);
     }
     let mut sockets = Vec::new();
     for host in &arguments.hosts {

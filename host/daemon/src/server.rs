@@ -3,13 +3,12 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use capsid_api::socket::{SocketError, secure_folder};
 use capsid_runtime::artifacts::Artifacts;
 use capsid_runtime::containers::Containers;
 use capsid_runtime::engine::EngineChoice;
@@ -36,6 +35,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_HEAD_BYTES: usize = 256 << 10;
 /// Docker's mode of the socket: its owner and its group may use it.
 const SOCKET_MODE: u32 = 0o660;
+/// Of a socket's folder that is made for it.
+const FOLDER_MODE: u32 = 0o700;
 /// How long connections have to come to their end when the daemon stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -69,9 +70,6 @@ pub enum ServeError {
     /// Somebody listens there.
     #[error("another daemon listens on {}", .0.display())]
     InUse(PathBuf),
-    /// Others could listen in the daemon's place.
-    #[error(transparent)]
-    Folder(#[from] SocketError),
     /// Kernel, agent or monitor are missing.
     #[error(transparent)]
     Artifacts(#[from] capsid_runtime::artifacts::ArtifactError),
@@ -230,7 +228,9 @@ fn listen(options: &Options) -> Result<Vec<UnixListener>, ServeError> {
 /// Binds a socket; one that is left of a daemon that was killed is replaced.
 fn bind(path: &Path) -> Result<UnixListener, ServeError> {
     let failed = |source| ServeError::Listen { path: path.to_owned(), source };
-    secure_folder(path)?;
+    if let Some(folder) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(failed)?;
+    }
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => {
             if std::os::unix::net::UnixStream::connect(path).is_ok() {
