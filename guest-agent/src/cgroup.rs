@@ -2,10 +2,11 @@
 //!
 //! The agent itself stays in the root group, out of every limit.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
-use capsid_protocol::Limits;
+use capsid_protocol::{Limit, LimitChanges, Limits};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::error::{Step, StepError};
@@ -16,6 +17,9 @@ pub(crate) const MOUNT: &str = "/cgroup";
 const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 /// Of each 100 ms: the period that the protocol's quota counts in.
 const CPU_PERIOD_US: u32 = 100_000;
+
+/// The longest of the group's files that is read.
+const MAX_FILE_BYTES: u64 = 64 << 10;
 
 /// The container's group.
 #[derive(Debug)]
@@ -66,6 +70,45 @@ impl ContainerGroup {
         let mut text = [0; 512];
         let length = rustix::io::pread(events, &mut text, 0).unwrap_or(0);
         oom_kills(&String::from_utf8_lossy(&text[..length])) > 0
+    }
+}
+
+impl ContainerGroup {
+    /// Changes the limits that are named.
+    ///
+    /// # Errors
+    ///
+    /// The first file that could not be written; those before it are.
+    pub(crate) fn change_limits(&self, changes: &LimitChanges) -> Result<(), StepError> {
+        let text = |limit: Limit| match limit {
+            Limit::None => "max".to_owned(),
+            Limit::Most(number) => number.to_string(),
+        };
+        if let Some(limit) = changes.memory_bytes {
+            self.write("memory.max", &text(limit))?;
+        }
+        if let Some(limit) = changes.cpu_quota_us {
+            self.write("cpu.max", &format!("{} {CPU_PERIOD_US}", text(limit)))?;
+        }
+        if let Some(limit) = changes.pids {
+            self.write("pids.max", &text(limit))?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<(), StepError> {
+        let written = rustix::fs::openat(&self.folder, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            .and_then(|file| rustix::io::write(&file, text.as_bytes()));
+        written.map(drop).step(|| format!("failed to write {text} to {name}"))
+    }
+
+    /// One of the group's files. What the kernel does not have is empty.
+    pub(crate) fn read(&self, name: &str) -> String {
+        rustix::fs::openat(&self.folder, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map(File::from)
+            .ok()
+            .and_then(|file| io::read_to_string(file.take(MAX_FILE_BYTES)).ok())
+            .unwrap_or_default()
     }
 }
 

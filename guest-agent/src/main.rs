@@ -17,6 +17,7 @@ mod identity;
 mod launch;
 mod mounts;
 mod network;
+mod observe;
 mod openings;
 mod overlay;
 mod panic;

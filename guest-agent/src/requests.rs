@@ -87,6 +87,11 @@ impl<S: Sandbox> Server<S> {
             Request::Signal { process, signal } => Some(self.signal(process, signal)),
             Request::Resize { process, size } => Some(self.resize(process, size)),
             Request::Wait { process } => self.wait_for(asker, process),
+            Request::Processes => Some(self.sandbox.processes().map(Response::Processes)),
+            Request::Statistics => {
+                Some(self.sandbox.statistics().map(|found| Response::Statistics(Box::new(found))))
+            }
+            Request::SetLimits(changes) => Some(self.sandbox.set_limits(&changes).map(|()| Response::Done)),
             Request::Shutdown => {
                 self.sandbox.kill();
                 self.reaper.kill_workers();

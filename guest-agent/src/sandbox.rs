@@ -3,7 +3,9 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use capsid_protocol::{ErrorCode, FilesWork, PrepareRoot, ProcessId, ProcessSpec, Refusal};
+use capsid_protocol::{
+    ErrorCode, FilesWork, LimitChanges, PrepareRoot, ProcessId, ProcessSpec, Processes, Refusal, Statistics,
+};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 use rustix::process::{PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
@@ -14,7 +16,7 @@ use crate::error::{Step, StepError, refusal};
 use crate::stdio::{self, Stdio};
 use crate::streams::Streams;
 use crate::sys::process::{Child, Forked};
-use crate::{container, files, launch, overlay, root, sys};
+use crate::{container, files, launch, observe, overlay, root, sys};
 
 /// A process that is about to become its program.
 #[derive(Debug)]
@@ -59,6 +61,27 @@ pub(crate) trait Sandbox {
     /// Whether the kernel has killed something of the container for lack of memory.
     fn oom_killed(&self) -> bool;
 
+    /// What runs in the container.
+    ///
+    /// # Errors
+    ///
+    /// There is nothing to look at yet.
+    fn processes(&self) -> Result<Processes, Refusal>;
+
+    /// What the container uses.
+    ///
+    /// # Errors
+    ///
+    /// There is nothing to look at yet.
+    fn statistics(&self) -> Result<Statistics, Refusal>;
+
+    /// Changes the container's limits.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's reason; what was changed before stays.
+    fn set_limits(&mut self, changes: &LimitChanges) -> Result<(), Refusal>;
+
     /// Kills every process. They are still to be reaped.
     fn kill(&mut self);
 
@@ -82,6 +105,12 @@ struct PreparedMachine {
     devpts: OwnedFd,
     seen: OwnedFd,
     layers: u32,
+}
+
+impl Machine {
+    fn prepared(&self) -> Result<&PreparedMachine, Refusal> {
+        self.prepared.as_ref().ok_or_else(|| refusal(ErrorCode::InvalidState, "the root is not prepared"))
+    }
 }
 
 impl Sandbox for Machine {
@@ -125,9 +154,7 @@ impl Sandbox for Machine {
         connection: BorrowedFd<'_>,
         early: &[u8],
     ) -> Result<Child, Refusal> {
-        let Some(machine) = &self.prepared else {
-            return Err(refusal(ErrorCode::InvalidState, "the root is not prepared"));
-        };
+        let machine = self.prepared()?;
         // What it mounts for its work is its own.
         let namespaces = match work {
             FilesWork::Changes => UnshareFlags::NEWNS,
@@ -142,6 +169,19 @@ impl Sandbox for Machine {
 
     fn oom_killed(&self) -> bool {
         self.prepared.as_ref().is_some_and(|machine| machine.group.oom_killed())
+    }
+
+    fn processes(&self) -> Result<Processes, Refusal> {
+        self.prepared()?;
+        Ok(observe::processes())
+    }
+
+    fn statistics(&self) -> Result<Statistics, Refusal> {
+        Ok(observe::statistics(&self.prepared()?.group))
+    }
+
+    fn set_limits(&mut self, changes: &LimitChanges) -> Result<(), Refusal> {
+        Ok(self.prepared()?.group.change_limits(changes)?)
     }
 
     fn kill(&mut self) {

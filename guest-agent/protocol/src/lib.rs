@@ -36,6 +36,7 @@ mod body;
 mod files;
 mod frame;
 mod message;
+mod observe;
 mod process;
 mod root;
 
@@ -51,8 +52,12 @@ pub use message::{
     ControlAccepted, ErrorCode, ExitReport, ExitStatus, Milestone, Opening, OpeningReply, OutputAccepted,
     ProcessId, Ready, Refusal, Request, Response, StreamKind, Version, VersionRange,
 };
+pub use observe::{
+    BlockStatistics, CpuStatistics, InterfaceStatistics, MemoryStatistics, ProcessInfo, Processes,
+    Statistics, TrafficStatistics,
+};
 pub use process::{Capability, Identity, ProcessSpec, Rlimit, RlimitKind, StartedProcess, TerminalSize};
-pub use root::{Limits, PrepareRoot, PreparedRoot, TmpfsMount, WritableLayer};
+pub use root::{Limit, LimitChanges, Limits, PrepareRoot, PreparedRoot, TmpfsMount, WritableLayer};
 
 /// vsock port on which the agent listens, in the guest.
 pub const AGENT_PORT: u32 = 1024;

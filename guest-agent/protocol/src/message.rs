@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    FileChange, FilesWork, PathStat, PrepareRoot, PreparedRoot, ProcessSpec, StartedProcess, TerminalSize,
+    FileChange, FilesWork, LimitChanges, PathStat, PrepareRoot, PreparedRoot, ProcessSpec, Processes,
+    StartedProcess, Statistics, TerminalSize,
 };
 
 /// A version of the protocol.
@@ -182,6 +183,12 @@ pub enum Request {
     /// machine then reboots, which its monitor takes as its end: at once when the host closes the control connection,
     /// within a quarter of a second otherwise.
     Shutdown,
+    /// What runs in the container.
+    Processes,
+    /// What the container uses.
+    Statistics,
+    /// Changes the container's limits, as far as they are named; the others stay.
+    SetLimits(LimitChanges),
 }
 
 /// The agent's answer.
@@ -200,6 +207,10 @@ pub enum Response {
     Failed(Refusal),
     /// Some of the answer to [`FilesWork::Changes`].
     Changes(Vec<FileChange>),
+    /// To [`Request::Processes`].
+    Processes(Processes),
+    /// To [`Request::Statistics`].
+    Statistics(Box<Statistics>),
 }
 
 /// How a process ended, and when.

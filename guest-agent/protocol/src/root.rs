@@ -66,6 +66,30 @@ pub struct Limits {
     pub pids: Option<u64>,
 }
 
+/// New limits for a container that has its machine already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitChanges {
+    /// Memory; absent, it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<Limit>,
+    /// Processor time in microseconds for each 100,000 µs; absent, it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_quota_us: Option<Limit>,
+    /// Number of processes and threads; absent, it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<Limit>,
+}
+
+/// A limit, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// As much as there is.
+    None,
+    /// At most this.
+    Most(u64),
+}
+
 /// The root stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreparedRoot {

@@ -8,10 +8,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use capsid_protocol::{
-    Capability, ChangeKind, ControlAccepted, ErrorCode, ExitReport, ExitStatus, FileChange, FilesWork,
-    Identity, Limits, Milestone, Opening, OpeningReply, OutputAccepted, PathStat, PrepareRoot, PreparedRoot,
-    ProcessId, ProcessSpec, Ready, Refusal, Request, RequestId, Response, Rlimit, RlimitKind, SPOKEN,
-    StartedProcess, StreamKind, TerminalSize, TmpfsMount, Version, WritableLayer, read_frame, write_frame,
+    BlockStatistics, Capability, ChangeKind, ControlAccepted, CpuStatistics, ErrorCode, ExitReport,
+    ExitStatus, FileChange, FilesWork, Identity, InterfaceStatistics, Limit, LimitChanges, Limits,
+    MemoryStatistics, Milestone, Opening, OpeningReply, OutputAccepted, PathStat, PrepareRoot, PreparedRoot,
+    ProcessId, ProcessInfo, ProcessSpec, Processes, Ready, Refusal, Request, RequestId, Response, Rlimit,
+    RlimitKind, SPOKEN, StartedProcess, Statistics, StreamKind, TerminalSize, TmpfsMount, TrafficStatistics,
+    Version, WritableLayer, read_frame, write_frame,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -108,6 +110,15 @@ fn add_requests(snapshot: &mut Snapshot) {
     snapshot.add("Request::Resize", Request::Resize { process, size: TerminalSize { rows: 1, columns: 2 } });
     snapshot.add("Request::Wait", Request::Wait { process });
     snapshot.add("Request::Shutdown", Request::Shutdown);
+    snapshot.add("Request::Processes", Request::Processes);
+    snapshot.add("Request::Statistics", Request::Statistics);
+    let changes = LimitChanges {
+        memory_bytes: Some(Limit::Most(64 << 20)),
+        cpu_quota_us: Some(Limit::None),
+        pids: Some(Limit::Most(100)),
+    };
+    snapshot.add("Request::SetLimits", Request::SetLimits(changes));
+    snapshot.add("Request::SetLimits, the least", Request::SetLimits(LimitChanges::default()));
 }
 
 fn add_responses(snapshot: &mut Snapshot) {
@@ -131,6 +142,65 @@ fn add_responses(snapshot: &mut Snapshot) {
     for code in codes {
         let refusal = Refusal { code, message: "why".to_owned() };
         snapshot.add(&format!("Response::Failed {code:?}"), Response::Failed(refusal));
+    }
+    snapshot.add("Response::Processes", Response::Processes(processes()));
+    snapshot.add("Response::Statistics", Response::Statistics(Box::new(statistics())));
+}
+
+fn processes() -> Processes {
+    let process = ProcessInfo {
+        pid: 2,
+        parent: 1,
+        uid: 1000,
+        gid: 100,
+        state: 'S',
+        threads: 3,
+        nice: -5,
+        session: 1,
+        group: 2,
+        terminal: 34816,
+        foreground: 2,
+        started_us: 80_000,
+        cpu_us: 20_000,
+        virtual_bytes: 1 << 20,
+        resident_bytes: 1 << 16,
+        name: "sh".to_owned(),
+        args: vec!["sh".to_owned(), "-c".to_owned()],
+    };
+    Processes { processes: vec![process], left_out: 1, at_us: 90_000, memory_bytes: 512 << 20 }
+}
+
+fn statistics() -> Statistics {
+    let traffic = TrafficStatistics { bytes: 100, packets: 2, errors: 0, dropped: 1 };
+    Statistics {
+        at_us: 90_000,
+        processors: 2,
+        cpu: CpuStatistics {
+            total_us: 30,
+            user_us: 20,
+            system_us: 10,
+            periods: 4,
+            throttled_periods: 1,
+            throttled_us: 5,
+        },
+        memory: MemoryStatistics {
+            current: 4096,
+            peak: 8192,
+            limit: 64 << 20,
+            limit_reached: 1,
+            details: [("anon".to_owned(), 4096)].into(),
+        },
+        pids: 3,
+        pids_limit: Some(100),
+        block: vec![BlockStatistics {
+            major: 254,
+            minor: 16,
+            read_bytes: 4096,
+            written_bytes: 512,
+            reads: 1,
+            writes: 2,
+        }],
+        interfaces: vec![InterfaceStatistics { name: "eth0".to_owned(), received: traffic, sent: traffic }],
     }
 }
 

@@ -136,6 +136,8 @@ impl Host {
         let archive = BufReader::with_capacity(READ_BYTES, body);
         let unpacked = unpack(trees.seen(), &path.relative(), &wishes, archive)
             .and_then(|rest| drain(rest).map_err(FilesError::Connection));
+        // A machine that is only there for this may be gone the moment that its host is told.
+        rustix::fs::sync();
         let was_refused = unpacked.is_err();
         self.end(unpacked)?;
         if was_refused { self.linger() } else { Ok(()) }

@@ -10,9 +10,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use capsid_protocol::{
-    ErrorCode, ExitReport, FilesWork, FrameError, Identity, Opening, OpeningReply, OutputAccepted,
-    PrepareRoot, ProcessId, ProcessSpec, Refusal, Request, RequestId, Response, SPOKEN, StartedProcess,
-    StreamKind, read_frame, write_frame,
+    ErrorCode, ExitReport, FilesWork, FrameError, Identity, Limit, LimitChanges, Opening, OpeningReply,
+    OutputAccepted, PrepareRoot, ProcessId, ProcessSpec, Processes, Refusal, Request, RequestId, Response,
+    SPOKEN, StartedProcess, Statistics, StreamKind, read_frame, write_frame,
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -73,6 +73,21 @@ impl Sandbox for OpenSandbox {
 
     fn oom_killed(&self) -> bool {
         false
+    }
+
+    fn processes(&self) -> Result<Processes, Refusal> {
+        Ok(Processes { left_out: 7, ..Processes::default() })
+    }
+
+    fn statistics(&self) -> Result<Statistics, Refusal> {
+        Ok(Statistics { pids: self.pids.len() as u64, ..Statistics::default() })
+    }
+
+    fn set_limits(&mut self, changes: &LimitChanges) -> Result<(), Refusal> {
+        match changes.pids {
+            Some(Limit::Most(0)) => Err(refusal(ErrorCode::InvalidArgument, "as asked")),
+            _ => Ok(()),
+        }
     }
 
     fn kill(&mut self) {

@@ -3,8 +3,8 @@
 use std::io::Write;
 
 use capsid_protocol::{
-    ErrorCode, ExitStatus, Opening, OpeningReply, ProcessId, ProcessSpec, Request, Response, StreamKind,
-    TerminalSize, Version, VersionRange,
+    ErrorCode, ExitStatus, Limit, LimitChanges, Opening, OpeningReply, ProcessId, ProcessSpec, Request,
+    Response, StreamKind, TerminalSize, Version, VersionRange,
 };
 
 use super::host::{ControlLine, Host, shell};
@@ -128,4 +128,20 @@ fn a_shutdown_ends_everything_and_tells_every_waiter_first() {
     assert_eq!((first, report.status), (waited, ExitStatus::Signal(9)));
     assert_eq!(control.receive(), (shut, Response::Done));
     control.close();
+}
+
+#[test]
+fn what_can_be_seen_and_changed_is_asked_of_the_sandbox() {
+    let (mut host, mut control) = ready();
+    host.start(&mut control, 1, false, "true");
+    let Response::Processes(found) = host.ask(&mut control, &Request::Processes) else {
+        panic!("no processes")
+    };
+    assert_eq!(found.left_out, 7);
+    let Response::Statistics(found) = host.ask(&mut control, &Request::Statistics) else { panic!("none") };
+    assert_eq!(found.pids, 1);
+    let limit =
+        |pids| Request::SetLimits(LimitChanges { pids: Some(Limit::Most(pids)), ..Default::default() });
+    assert_eq!(host.ask(&mut control, &limit(9)), Response::Done);
+    assert!(matches!(host.ask(&mut control, &limit(0)), Response::Failed(_)));
 }

@@ -65,13 +65,15 @@ fn status(error: &ContainerError) -> StatusCode {
         }
         ContainerError::Refused { .. } => StatusCode::CONFLICT,
         ContainerError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-        ContainerError::Agent(_) | ContainerError::Sandbox(_) => match error.agent_code() {
-            Some(ErrorCode::InvalidArgument) => StatusCode::BAD_REQUEST,
-            Some(ErrorCode::NotFound) => StatusCode::NOT_FOUND,
-            Some(ErrorCode::Conflict | ErrorCode::InvalidState) => StatusCode::CONFLICT,
-            Some(ErrorCode::Unsupported) => StatusCode::NOT_IMPLEMENTED,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
-        },
+        ContainerError::Agent(_) | ContainerError::Sandbox(_) | ContainerError::Files(_) => {
+            match error.agent_code() {
+                Some(ErrorCode::InvalidArgument) => StatusCode::BAD_REQUEST,
+                Some(ErrorCode::NotFound) => StatusCode::NOT_FOUND,
+                Some(ErrorCode::Conflict | ErrorCode::InvalidState) => StatusCode::CONFLICT,
+                Some(ErrorCode::Unsupported) => StatusCode::NOT_IMPLEMENTED,
+                _ => StatusCode::INTERNAL_SERVER_ERROR,
+            }
+        }
         ContainerError::Image { .. } | ContainerError::Folder(_) | ContainerError::Host { .. } => {
             StatusCode::INTERNAL_SERVER_ERROR
         }
@@ -81,4 +83,11 @@ fn status(error: &ContainerError) -> StatusCode {
 /// A failure of the host's, with its whole chain.
 pub(crate) fn internal(error: &(dyn std::error::Error + 'static)) -> ApiError {
     ApiError::internal(describe(error))
+}
+
+/// Does work that waits for disks or locks, in a thread that serves nobody meanwhile.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| internal(&error))?
 }

@@ -140,7 +140,7 @@ pub(crate) fn frame(stream: FrameStream, bytes: &[u8]) -> Bytes {
     framed.freeze()
 }
 
-async fn serve(
+pub(crate) async fn serve(
     mut session: Session,
     reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,

@@ -1,17 +1,22 @@
 //! Bodies and responses.
 
-use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use capsid_api::models::ErrorResponse;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep};
 
 use crate::error::{ApiError, Result};
 
@@ -21,7 +26,8 @@ pub(crate) const MAX_JSON_BYTES: usize = 4 << 20;
 /// Pieces of a streamed body that wait for a slow client.
 const STREAM_PIECES: usize = 16;
 
-pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+/// A body that fails breaks the connection off: a client can tell that what it has is not the whole.
+pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 pub(crate) type Reply = Response<Body>;
 
 /// A request's body as JSON; an absent body is `null`, as Docker has it for bodies that are optional.
@@ -73,7 +79,7 @@ pub(crate) fn text(status: StatusCode, kind: &'static str, text: impl Into<Bytes
 }
 
 pub(crate) fn empty(status: StatusCode) -> Reply {
-    let mut reply = Response::new(Empty::new().boxed_unsync());
+    let mut reply = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
     *reply.status_mut() = status;
     reply
 }
@@ -83,7 +89,7 @@ pub(crate) fn no_content() -> Reply {
 }
 
 fn full(bytes: Bytes) -> Body {
-    Full::new(bytes).boxed_unsync()
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// A body that is written while it is sent, in pieces; its end is the sender's.
@@ -92,16 +98,83 @@ pub(crate) fn streamed(kind: &'static str) -> (mpsc::Sender<Bytes>, Reply) {
     (sender, with_type(StatusCode::OK, kind, StreamBody::new(Pieces(receiver)).boxed_unsync()))
 }
 
-struct Pieces(mpsc::Receiver<Bytes>);
+/// As [`streamed`], for what may turn out not to be whole.
+pub(crate) fn streamed_archive() -> (mpsc::Sender<io::Result<Bytes>>, Reply) {
+    let (sender, receiver) = mpsc::channel(STREAM_PIECES);
+    let body = StreamBody::new(Pieces(receiver)).boxed_unsync();
+    (sender, with_type(StatusCode::OK, "application/x-tar", body))
+}
 
-impl futures_core::Stream for Pieces {
-    type Item = std::result::Result<Frame<Bytes>, Infallible>;
+struct Pieces<T>(mpsc::Receiver<T>);
 
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
-        self.0.poll_recv(context).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
+impl<T: IntoPiece> futures_core::Stream for Pieces<T> {
+    type Item = io::Result<Frame<Bytes>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.into_piece().map(Frame::data)))
+    }
+}
+
+trait IntoPiece {
+    fn into_piece(self) -> io::Result<Bytes>;
+}
+
+impl IntoPiece for Bytes {
+    fn into_piece(self) -> io::Result<Bytes> {
+        Ok(self)
+    }
+}
+
+impl IntoPiece for io::Result<Bytes> {
+    fn into_piece(self) -> io::Result<Bytes> {
+        self
+    }
+}
+
+/// A request's body as something to read from, whose client may not be silent for too long.
+pub(crate) struct BodyReader {
+    body: Incoming,
+    piece: Bytes,
+    patience: Duration,
+    silence: Pin<Box<Sleep>>,
+    is_waited_for: bool,
+}
+
+impl BodyReader {
+    pub(crate) fn new(body: Incoming, patience: Duration) -> BodyReader {
+        let silence = Box::pin(tokio::time::sleep(patience));
+        BodyReader { body, piece: Bytes::new(), patience, silence, is_waited_for: false }
+    }
+}
+
+impl AsyncRead for BodyReader {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let reader = self.get_mut();
+        while reader.piece.is_empty() {
+            match Pin::new(&mut reader.body).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    reader.is_waited_for = false;
+                    // Trailers say nothing here.
+                    reader.piece = frame.into_data().unwrap_or_default();
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(io::Error::other(error))),
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Pending => {
+                    if !std::mem::replace(&mut reader.is_waited_for, true) {
+                        reader.silence.as_mut().reset(Instant::now() + reader.patience);
+                    }
+                    ready!(reader.silence.as_mut().poll(context));
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+            }
+        }
+        let count = reader.piece.len().min(buffer.remaining());
+        buffer.put_slice(&reader.piece.split_to(count));
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -22,5 +22,7 @@ mod query;
 mod routes;
 mod server;
 mod system;
+mod usage;
+mod websocket;
 
 pub use server::{Options, ServeError, serve};

@@ -13,7 +13,7 @@ use crate::error::{ApiError, Result};
 use crate::http::{self, Reply};
 use crate::query::Query;
 use crate::server::Server;
-use crate::{containers, exec, images, system};
+use crate::{containers, exec, images, system, usage};
 
 /// A request taken apart.
 pub(crate) struct Call {
@@ -94,6 +94,14 @@ async fn containers_table(call: Call, method: &Method, path: &[&str]) -> Result<
         ("POST", [id, "wait"]) => containers::life::wait(&call, id),
         ("POST", [id, "resize"]) => containers::life::resize(&call, id).await,
         ("POST", [id, "attach"]) => containers::attach::attach(call, id).await,
+        ("GET", [id, "attach", "ws"]) => containers::attach::attach_websocket(call, id).await,
+        ("HEAD", [id, "archive"]) => containers::files::stat(&call, id).await,
+        ("GET", [id, "archive"]) => containers::files::read(&call, id).await,
+        ("PUT", [id, "archive"]) => containers::files::write(call, id).await,
+        ("GET", [id, "changes"]) => containers::files::changes(&call, id).await,
+        ("GET", [id, "export"]) => containers::files::export(&call, id).await,
+        ("GET", [id, "top"]) => containers::top::top(&call, id).await,
+        ("GET", [id, "stats"]) => containers::stats::stats(&call, id).await,
         ("GET", [id, "logs"]) => containers::logs::logs(&call, id),
         ("POST", [id, "exec"]) => exec::create(call, id).await,
         _ => Err(missing(method, path)),
@@ -112,10 +120,20 @@ async fn exec_table(call: Call, method: &Method, path: &[&str]) -> Result<Reply>
 /// An image's name may hold slashes, so the last segment decides.
 async fn images_table(call: Call, method: &Method, path: &[&str]) -> Result<Reply> {
     match (method.as_str(), path) {
-        ("GET", ["json"]) => images::list(&call),
-        ("POST", ["load"]) => images::load(call).await,
-        ("GET", [name @ .., "json"]) if !name.is_empty() => images::inspect(&call, &name.join("/")),
-        ("DELETE", name) if !name.is_empty() => images::remove(&call, name.join("/")).await,
+        ("GET", ["json"]) => images::list::list(&call),
+        ("POST", ["load"]) => images::load::load(call).await,
+        ("POST", ["prune"]) => images::remove::prune(&call).await,
+        ("GET", ["get"]) => {
+            let names = call.query.all("names").map(str::to_owned).collect();
+            images::save::get(&call, names).await
+        }
+        ("GET", [name @ .., "json"]) if !name.is_empty() => images::list::inspect(&call, &name.join("/")),
+        ("GET", [name @ .., "history"]) if !name.is_empty() => images::list::history(&call, &name.join("/")),
+        ("GET", [name @ .., "get"]) if !name.is_empty() => {
+            images::save::get(&call, vec![name.join("/")]).await
+        }
+        ("POST", [name @ .., "tag"]) if !name.is_empty() => images::tag::tag(&call, name.join("/")).await,
+        ("DELETE", name) if !name.is_empty() => images::remove::remove(&call, name.join("/")).await,
         ("POST", ["create"]) => Err(ApiError::unsupported("pulling and importing images is")),
         _ => Err(missing(method, path)),
     }
@@ -127,6 +145,7 @@ async fn system_table(call: Call, method: &Method, path: &[&str]) -> Result<Repl
         ("GET", ["version"]) => system::version(),
         ("GET", ["info"]) => system::info(&call),
         ("GET", ["events"]) => system::events(&call),
+        ("GET", ["system", "df"]) => usage::df(&call).await,
         (_, [first, ..]) => Err(not_here(first).unwrap_or_else(|| missing(method, path))),
         _ => Err(missing(method, path)),
     }

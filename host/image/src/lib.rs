@@ -28,6 +28,6 @@ pub use layer::{Compression, IngestError, LayerError, LayerProblem};
 pub use limits::{LimitError, Limits};
 pub use reference::{Reference, ReferenceError};
 pub use store::{
-    Hold, Image, ImageSummary, ImageUse, Layer, LoadError, LoadSource, LoadedImage, Progress, RemoveError,
-    RemoveOptions, Removed, ResolveError, Store, StoreError,
+    Hold, Image, ImageSummary, ImageUsage, ImageUse, Layer, LoadError, LoadSource, LoadedImage, Progress,
+    RemoveError, RemoveOptions, Removed, ResolveError, SaveError, Saved, Store, StoreError, TagError, Usage,
 };

@@ -16,9 +16,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use capsid_protocol::{
-    ErrorCode, ExitReport, FrameError, Opening, OpeningReply, PrepareRoot, PreparedRoot, ProcessId,
-    ProcessSpec, Ready, Refusal, Request, RequestId, Response, SPOKEN, StartedProcess, StreamKind,
-    TerminalSize, encode_frame,
+    ErrorCode, ExitReport, FrameError, LimitChanges, Opening, OpeningReply, PrepareRoot, PreparedRoot,
+    ProcessId, ProcessSpec, Processes, Ready, Refusal, Request, RequestId, Response, SPOKEN, StartedProcess,
+    Statistics, StreamKind, TerminalSize, encode_frame,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -243,6 +243,41 @@ impl Agent {
     /// The agent's reason, or the connection's.
     pub async fn resize(&self, process: ProcessId, size: TerminalSize) -> Result<(), AgentError> {
         self.ask_done("to resize a terminal", &Request::Resize { process, size }).await
+    }
+
+    /// What runs in the container.
+    ///
+    /// # Errors
+    ///
+    /// The agent's reason, or the connection's.
+    pub async fn processes(&self) -> Result<Processes, AgentError> {
+        let what = "what runs";
+        match self.ask_soon(what, &Request::Processes).await? {
+            Response::Processes(processes) => Ok(processes),
+            _ => Err(AgentError::WrongAnswer { what }),
+        }
+    }
+
+    /// What the container uses.
+    ///
+    /// # Errors
+    ///
+    /// The agent's reason, or the connection's.
+    pub async fn statistics(&self) -> Result<Statistics, AgentError> {
+        let what = "what is used";
+        match self.ask_soon(what, &Request::Statistics).await? {
+            Response::Statistics(statistics) => Ok(*statistics),
+            _ => Err(AgentError::WrongAnswer { what }),
+        }
+    }
+
+    /// Changes the container's limits.
+    ///
+    /// # Errors
+    ///
+    /// The agent's reason, or the connection's.
+    pub async fn set_limits(&self, changes: LimitChanges) -> Result<(), AgentError> {
+        self.ask_done("to change limits", &Request::SetLimits(changes)).await
     }
 
     /// Ends every process and writes everything to the disks.

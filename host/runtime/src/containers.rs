@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::container::{ContainerId, ContainerName};
-use crate::driver::{Change, Driver, DriverParts, Message, Order, Outcome, View};
+use crate::driver::{Change, Driver, DriverParts, FilesMachine, Message, Order, Outcome, RunNotes, View};
 use crate::error::ContainerError;
 use crate::events::EventKind;
 use crate::exec::Execs;
@@ -68,12 +68,14 @@ pub enum WaitFor {
 }
 
 /// How a wait ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Waited {
     /// The exit code.
     pub exit_code: u8,
     /// Why it did not start or ended, when that is more than its exit code.
     pub error: String,
+    /// What else is to be said of the run, if this daemon saw its end.
+    pub notes: Option<Arc<RunNotes>>,
 }
 
 impl Container {
@@ -222,6 +224,21 @@ impl Container {
         live.ok_or(ContainerError::Refused { container: called, request, refused: Refused::NotRunning })
     }
 
+    /// A machine to work on its files in: its own while it runs, otherwise one for the purpose, which keeps it from
+    /// being started or removed until the result is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Refused by its phase, or there is no machine.
+    pub async fn files(&self) -> Result<FilesMachine, ContainerError> {
+        if let Some(live) = self.allow(Request::Files).await? {
+            return Ok(FilesMachine::Running(live));
+        }
+        let (to, machine) = oneshot::channel();
+        self.order(Order::Files { to }).await?;
+        machine.await.map_err(|_| ContainerError::NotFound(self.id.to_string()))
+    }
+
     /// The streams of its run, or of the next.
     #[must_use]
     pub fn streams(&self) -> Arc<RunStreams> {
@@ -245,7 +262,7 @@ impl Container {
             let _ = watch.wait_for(|view| done(view)).await;
             let last = Arc::clone(&watch.borrow());
             let state = &last.record.state;
-            Waited { exit_code: state.exit_code, error: state.error.clone() }
+            Waited { exit_code: state.exit_code, error: state.error.clone(), notes: last.last_run.clone() }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use capsid_protocol::ErrorCode;
 
-use crate::agent::AgentError;
+use crate::agent::{AgentError, FilesError};
 use crate::container::{ContainerName, NameError};
 use crate::folders::FolderError;
 use crate::lifecycle::{Refused, Request};
@@ -73,6 +73,9 @@ pub enum ContainerError {
     /// The agent refuses or failed.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// Work on its files failed.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// The state folder failed.
     #[error(transparent)]
     Folder(#[from] FolderError),
@@ -113,6 +116,7 @@ impl ContainerError {
     pub fn agent_code(&self) -> Option<ErrorCode> {
         match self {
             ContainerError::Shared(error) => error.agent_code(),
+            ContainerError::Files(error) => error.code(),
             ContainerError::Agent(error)
             | ContainerError::Sandbox(SandboxError::Agent { source: error, .. }) => error.code(),
             _ => None,
@@ -161,6 +165,9 @@ fn wording(called: &Called, request: Request, refused: Refused) -> String {
         }
         (Request::Attach, Refused::IsPaused) => {
             format!("container {id} is paused, unpause the container before attach")
+        }
+        (Request::Files, Refused::IsPaused) => {
+            format!("container {id} is paused, unpause the container before working on its files")
         }
         (Request::Attach, Refused::IsRestarting) => {
             format!("container {id} is restarting, wait until the container is running")

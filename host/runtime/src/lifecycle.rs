@@ -116,6 +116,8 @@ pub enum Request {
     Exec,
     /// Connect to its streams.
     Attach,
+    /// Read or write its files, wherever they are.
+    Files,
     /// Change its name or limits.
     Change,
     /// Remove it.
@@ -179,9 +181,12 @@ pub fn decide(phase: Phase, request: Request) -> Decision {
 
 fn at_rest(request: Request) -> Decision {
     match request {
-        Request::Start | Request::Restart | Request::Attach | Request::Change | Request::Remove { .. } => {
-            Decision::Do
-        }
+        Request::Start
+        | Request::Restart
+        | Request::Attach
+        | Request::Files
+        | Request::Change
+        | Request::Remove { .. } => Decision::Do,
         Request::Stop => Decision::AlreadySo,
         Request::Unpause => Decision::Refuse(Refused::NotPaused),
         Request::Kill { .. } | Request::Pause | Request::Exec => Decision::Refuse(Refused::NotRunning),
@@ -199,6 +204,7 @@ fn in_passing(request: Request) -> Decision {
         | Request::Pause
         | Request::Unpause
         | Request::Exec
+        | Request::Files
         | Request::Change
         | Request::Remove { .. } => Decision::Later,
     }
@@ -212,6 +218,7 @@ fn running(request: Request) -> Decision {
         | Request::Pause
         | Request::Exec
         | Request::Attach
+        | Request::Files
         | Request::Change => Decision::Do,
         Request::Start => Decision::AlreadySo,
         Request::Unpause => Decision::Refuse(Refused::NotPaused),
@@ -227,9 +234,12 @@ fn paused(request: Request) -> Decision {
         Request::Kill { for_good: false } | Request::Unpause | Request::Change => Decision::Do,
         Request::Pause => Decision::Refuse(Refused::AlreadyPaused),
         Request::Remove { force: true } => Decision::EndThenDo,
-        Request::Start | Request::Exec | Request::Attach | Request::Remove { force: false } => {
-            Decision::Refuse(Refused::IsPaused)
-        }
+        // Its agent is as still as its process.
+        Request::Start
+        | Request::Exec
+        | Request::Attach
+        | Request::Files
+        | Request::Remove { force: false } => Decision::Refuse(Refused::IsPaused),
     }
 }
 
@@ -241,9 +251,11 @@ fn restarting(request: Request) -> Decision {
         }
         Request::Change => Decision::Do,
         Request::Unpause => Decision::Refuse(Refused::NotPaused),
-        Request::Pause | Request::Exec | Request::Attach | Request::Remove { force: false } => {
-            Decision::Refuse(Refused::IsRestarting)
-        }
+        Request::Pause
+        | Request::Exec
+        | Request::Attach
+        | Request::Files
+        | Request::Remove { force: false } => Decision::Refuse(Refused::IsRestarting),
     }
 }
 
@@ -258,6 +270,7 @@ fn removing(request: Request) -> Decision {
         | Request::Unpause
         | Request::Exec
         | Request::Attach
+        | Request::Files
         | Request::Change => Decision::Refuse(Refused::IsRemoved),
     }
 }
@@ -268,7 +281,7 @@ fn dead(request: Request) -> Decision {
         Request::Stop => Decision::AlreadySo,
         Request::Unpause => Decision::Refuse(Refused::NotPaused),
         Request::Kill { .. } | Request::Pause | Request::Exec => Decision::Refuse(Refused::NotRunning),
-        Request::Start | Request::Restart | Request::Attach | Request::Change => {
+        Request::Start | Request::Restart | Request::Attach | Request::Files | Request::Change => {
             Decision::Refuse(Refused::IsRemoved)
         }
     }

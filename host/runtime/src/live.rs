@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use capsid_protocol::{ProcessId, ProcessSpec, StreamKind, TerminalSize};
+use capsid_protocol::{Limit, LimitChanges, ProcessId, ProcessSpec, StreamKind, TerminalSize};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -16,6 +16,9 @@ use crate::timeline::Timeline;
 /// How long the output of a process that has ended may take to be read to its end. The guest has it all in memory,
 /// and gives a process that holds its pipe two seconds.
 pub(crate) const OUTPUT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The period that processor time is counted against, in microseconds.
+pub const CPU_PERIOD_US: u64 = 100_000;
 
 /// A machine whose process runs.
 #[derive(Debug)]
@@ -42,6 +45,25 @@ impl Live {
     /// When it has ended, or the agent does not answer.
     pub async fn signal(&self, signal: i32) -> Result<(), ContainerError> {
         Ok(self.sandbox.or_ended(self.sandbox.agent().signal(ProcessId::INIT, signal)).await?)
+    }
+
+    /// Changes the limits of its processes, as far as its machine allows: that does not grow. The result is whether
+    /// everything was done; what was not waits for the next start.
+    ///
+    /// # Errors
+    ///
+    /// The guest's kernel or the connection to it refused.
+    pub async fn set_limits(&self, wanted: LimitChanges) -> Result<bool, ContainerError> {
+        let mut possible = wanted;
+        let size = self.sandbox.size();
+        let most_memory = size.map_or(0, |size| u64::from(size.memory_mib) << 20);
+        let most_quota = size.map_or(0, |size| u64::from(size.vcpus) * CPU_PERIOD_US);
+        possible.memory_bytes = wanted.memory_bytes.filter(|limit| fits(*limit, most_memory));
+        possible.cpu_quota_us = wanted.cpu_quota_us.filter(|limit| fits(*limit, most_quota));
+        if possible != LimitChanges::default() {
+            self.sandbox.or_ended(self.sandbox.agent().set_limits(possible)).await?;
+        }
+        Ok(possible == wanted)
     }
 
     /// Sets the size of its terminal.
@@ -94,6 +116,11 @@ impl Live {
             pumps.abort_all();
         }
     }
+}
+
+/// Whether a machine that has `most` can give as much.
+fn fits(limit: Limit, most: u64) -> bool {
+    matches!(limit, Limit::Most(wanted) if wanted <= most)
 }
 
 fn outputs_of(process: &ProcessSpec) -> &'static [StreamKind] {

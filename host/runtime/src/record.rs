@@ -165,9 +165,21 @@ pub struct MachineRecord {
     pub pid: u32,
     /// What runs it.
     pub engine: capsid_vmm::Engine,
+    /// How large it is; unknown of one that an older daemon started.
+    #[serde(default)]
+    pub size: Option<MachineSize>,
     /// How the guest's network was set up; absent without one.
     #[serde(default)]
     pub network: Option<serde_json::Value>,
+}
+
+/// How large a machine is: it stays so for its whole life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineSize {
+    /// Its processors.
+    pub vcpus: u8,
+    /// Its memory, in MiB.
+    pub memory_mib: u32,
 }
 
 /// What a container's probes found.

@@ -21,6 +21,7 @@ use crate::artifacts::Artifacts;
 use crate::container::ContainerId;
 use crate::engine::ChosenEngine;
 use crate::monitor::{MachineEnd, MachineParts, Monitor, MonitorError};
+use crate::record::{MachineRecord, MachineSize};
 use crate::run_folder::{RunFolder, RunFolderError, RunFolders};
 use crate::spec::ContainerSpec;
 use crate::timeline::{HostMoment, Timeline};
@@ -122,6 +123,7 @@ pub struct Sandbox {
     monitor: Monitor,
     agent: Agent,
     engine: Engine,
+    size: Option<MachineSize>,
     paused: bool,
     folder: RunFolder,
 }
@@ -155,7 +157,9 @@ impl Sandbox {
         let booted = Sandbox::boot_in(&folder, &parts, timeline).await;
         match booted {
             Ok((monitor, agent)) => {
-                Ok(Sandbox { monitor, agent, engine: parts.engine.engine, paused: false, folder })
+                let ContainerSpec { vcpus, memory_mib, .. } = *parts.spec;
+                let size = Some(MachineSize { vcpus, memory_mib });
+                Ok(Sandbox { monitor, agent, engine: parts.engine.engine, size, paused: false, folder })
             }
             Err(error) => {
                 folder.clear();
@@ -216,11 +220,10 @@ impl Sandbox {
     pub async fn adopt(
         folders: &RunFolders,
         id: &ContainerId,
-        pid: u32,
-        engine: Engine,
+        machine: &MachineRecord,
     ) -> Result<Sandbox, SandboxError> {
         let folder = folders.of(id);
-        let monitor = match Monitor::adopt(&folder, pid) {
+        let monitor = match Monitor::adopt(&folder, machine.pid) {
             Ok(monitor) => monitor,
             Err(end) => {
                 folder.clear();
@@ -228,7 +231,10 @@ impl Sandbox {
             }
         };
         match Sandbox::connect_again(&monitor).await {
-            Ok((agent, paused)) => Ok(Sandbox { monitor, agent, engine, paused, folder }),
+            Ok((agent, paused)) => {
+                let (engine, size) = (machine.engine, machine.size);
+                Ok(Sandbox { monitor, agent, engine, size, paused, folder })
+            }
             Err(error) => {
                 monitor.end().await;
                 folder.clear();
@@ -277,6 +283,12 @@ impl Sandbox {
     #[must_use]
     pub fn engine(&self) -> Engine {
         self.engine
+    }
+
+    /// How large the machine is, if that is known.
+    #[must_use]
+    pub fn size(&self) -> Option<MachineSize> {
+        self.size
     }
 
     /// Whether the machine was held when it was taken over.

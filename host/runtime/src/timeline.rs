@@ -33,6 +33,18 @@ pub enum Observer {
     Guest,
 }
 
+impl Observer {
+    /// As documents have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Observer::Host => "host",
+            Observer::Monitor => "monitor",
+            Observer::Guest => "guest",
+        }
+    }
+}
+
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
@@ -92,6 +104,12 @@ impl Timeline {
 
     fn push(&mut self, name: &str, observer: Observer, at_us: u64) {
         self.steps.push(Step { name: name.to_owned(), observer, at_us: at_us.saturating_sub(self.start.0) });
+    }
+
+    /// The moment that steps are counted from.
+    #[must_use]
+    pub fn start(&self) -> HostMoment {
+        self.start
     }
 
     /// The steps in the order in which they happened.

@@ -1,4 +1,4 @@
-//! `POST /containers/{id}/attach`.
+//! `POST /containers/{id}/attach` and `GET /containers/{id}/attach/ws`.
 
 use capsid_runtime::lifecycle::Request;
 
@@ -6,8 +6,20 @@ use crate::error::Result;
 use crate::hijack::{self, Ended, Session};
 use crate::http::Reply;
 use crate::routes::Call;
+use crate::websocket;
 
 pub(crate) async fn attach(call: Call, id: &str) -> Result<Reply> {
+    let (session, ended) = session(&call, id).await?;
+    Ok(hijack::start(call.head, session, ended))
+}
+
+/// Over a websocket everything is raw, whatever it comes from.
+pub(crate) async fn attach_websocket(call: Call, id: &str) -> Result<Reply> {
+    let (session, ended) = session(&call, id).await?;
+    websocket::start(call.head, Session { terminal: true, ..session }, ended)
+}
+
+async fn session(call: &Call, id: &str) -> Result<(Session, impl FnOnce(Ended) + Send + use<>)> {
     let container = call.server.containers.find(id)?;
     let detach_keys = hijack::detach_keys(call.query.text("detachKeys"))?;
     container.allow(Request::Attach).await?;
@@ -38,9 +50,10 @@ pub(crate) async fn attach(call: Call, id: &str) -> Result<Reply> {
     };
     let events = call.server.containers.clone();
     events.tell(&container, "attach", &[]);
-    Ok(hijack::start(call.head, session, move |ended| {
+    let told = move |ended| {
         if ended == Ended::Detached {
             events.tell(&container, "detach", &[]);
         }
-    }))
+    };
+    Ok((session, told))
 }

@@ -1,13 +1,17 @@
 //! Requests that change a container's phase, and waiting for it.
 
 use bytes::Bytes;
+use capsid_api::extensions::{EndNotes, TimelineStep};
 use capsid_api::models::{ContainerPruneResponse, ContainerWaitExitError, ContainerWaitResponse};
 use capsid_protocol::TerminalSize;
 use capsid_runtime::container::ContainerName;
-use capsid_runtime::containers::{Container, WaitFor};
+use capsid_runtime::containers::{Container, WaitFor, Waited};
 use capsid_runtime::driver::Outcome;
 use capsid_runtime::lifecycle::{Phase, Request};
+use capsid_runtime::sandbox::engine_name;
+use capsid_runtime::timeline::Timeline;
 use hyper::StatusCode;
+use serde::Serialize;
 
 use super::options::signal_number;
 use crate::error::{ApiError, Result};
@@ -117,14 +121,44 @@ pub(crate) fn wait(call: &Call, id: &str) -> Result<Reply> {
             waited = waited => waited,
             () = sender.closed() => return,
         };
-        let error =
-            (!waited.error.is_empty()).then_some(ContainerWaitExitError { message: Some(waited.error) });
-        let body = ContainerWaitResponse { status_code: i64::from(waited.exit_code), error };
-        let mut text = serde_json::to_vec(&body).unwrap_or_default();
+        let mut text = serde_json::to_vec(&Ended::from(waited)).unwrap_or_default();
         text.push(b'\n');
         let _ = sender.send(Bytes::from(text)).await;
     });
     Ok(reply)
+}
+
+/// Docker's answer, and what capsid adds to it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Ended {
+    #[serde(flatten)]
+    docker: ContainerWaitResponse,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capsid: Option<EndNotes>,
+}
+
+impl From<Waited> for Ended {
+    fn from(waited: Waited) -> Ended {
+        let Waited { exit_code, error, notes } = waited;
+        let error = (!error.is_empty()).then_some(ContainerWaitExitError { message: Some(error) });
+        let capsid = notes.map(|notes| EndNotes {
+            notices: notes.notices.clone(),
+            engine: engine_name(notes.engine).to_owned(),
+            timeline: timeline(&notes.timeline),
+        });
+        Ended { docker: ContainerWaitResponse { status_code: i64::from(exit_code), error }, capsid }
+    }
+}
+
+fn timeline(timeline: &Timeline) -> Vec<TimelineStep> {
+    let start = timeline.start().0;
+    let steps = timeline.steps().into_iter().map(|step| TimelineStep {
+        name: step.name,
+        observer: step.observer.name().to_owned(),
+        at_us: start.saturating_add(step.at_us),
+    });
+    steps.collect()
 }
 
 pub(crate) async fn prune(call: &Call) -> Result<Reply> {
@@ -144,7 +178,7 @@ pub(crate) async fn prune(call: &Call) -> Result<Reply> {
         if !ended || !old || unwanted || !filters.labels("label", &record.options.labels) {
             continue;
         }
-        let (size, _) = super::list::sizes_of(call, &view);
+        let (size, _) = super::list::sizes_of(&call.server, &view);
         // One that was started meanwhile stays.
         if container.remove(false).await.is_ok() {
             space += size.unwrap_or(0);

@@ -11,10 +11,11 @@ use regex::{Regex, RegexBuilder};
 use serde::Serialize;
 
 use super::status;
-use crate::error::{ApiError, Result};
+use crate::error::{ApiError, Result, internal};
 use crate::filters::Filters;
 use crate::http::{self, Reply};
 use crate::routes::Call;
+use crate::server::Server;
 
 const FILTERS: &[&str] = &[
     "ancestor",
@@ -82,14 +83,21 @@ pub(crate) fn list(call: &Call) -> Result<Reply> {
     let now = Timestamp::now();
     let chosen = views.iter().filter(|view| selection.takes(view));
     let summaries: Vec<_> =
-        chosen.take(selection.limit).map(|view| summary(call, view, now, sizes)).collect();
+        chosen.take(selection.limit).map(|view| summary(&call.server, view, now, sizes)).collect();
     http::ok(&summaries)
 }
 
-fn summary<'a>(call: &Call, view: &'a Arc<View>, now: Timestamp, sizes: bool) -> Summary<'a> {
+/// Every container with what it takes, for `system df`.
+pub(crate) fn all_with_sizes(server: &Server) -> Result<serde_json::Value> {
+    let (views, now) = (server.containers.list(), Timestamp::now());
+    let summaries: Vec<_> = views.iter().map(|view| summary(server, view, now, true)).collect();
+    serde_json::to_value(summaries).map_err(|error| internal(&error))
+}
+
+fn summary<'a>(server: &Server, view: &'a Arc<View>, now: Timestamp, sizes: bool) -> Summary<'a> {
     let record = &view.record;
     let network_mode = record.documents["HostConfig"]["NetworkMode"].as_str().unwrap_or("default");
-    let (size_rw, size_root_fs) = if sizes { sizes_of(call, view) } else { (None, None) };
+    let (size_rw, size_root_fs) = if sizes { sizes_of(server, view) } else { (None, None) };
     Summary {
         id: &record.id,
         names: [format!("/{}", record.name)],
@@ -110,11 +118,11 @@ fn summary<'a>(call: &Call, view: &'a Arc<View>, now: Timestamp, sizes: bool) ->
 }
 
 /// What the writable layer takes on the disk, and that with the image.
-pub(super) fn sizes_of(call: &Call, view: &View) -> (Option<u64>, Option<u64>) {
+pub(super) fn sizes_of(server: &Server, view: &View) -> (Option<u64>, Option<u64>) {
     use std::os::unix::fs::MetadataExt;
-    let folder = call.server.containers.host().state.container(&view.record.id);
+    let folder = server.containers.host().state.container(&view.record.id);
     let written = folder.writable_path().metadata().map_or(0, |metadata| metadata.blocks() * 512);
-    let image = call.server.containers.host().image(&view.record.image_id).map_or(0, |image| image.size);
+    let image = server.containers.host().image(&view.record.image_id).map_or(0, |image| image.size);
     (Some(written), Some(written + image))
 }
 

@@ -1,6 +1,10 @@
 //! `POST /containers/{id}/update`.
 
 use capsid_api::models::{ContainerUpdateResponse, HostConfig, RestartPolicyNameEnum};
+use capsid_protocol::{Limit, LimitChanges};
+use capsid_runtime::containers::Container;
+use capsid_runtime::lifecycle::Phase;
+use capsid_runtime::live::CPU_PERIOD_US;
 use serde_json::Value;
 
 use super::options;
@@ -35,6 +39,13 @@ pub(crate) async fn update(call: Call, id: &str) -> Result<Reply> {
         .map(|bytes| u64::try_from(bytes).map_err(|_| ApiError::invalid("invalid memory")))
         .transpose()?;
     let pids = wishes.pids_limit;
+    let changes = LimitChanges {
+        memory_bytes: memory.map(Limit::Most),
+        cpu_quota_us: cpus.map(quota),
+        pids: pids
+            .map(|pids| u64::try_from(pids).ok().filter(|pids| *pids > 0).map_or(Limit::None, Limit::Most)),
+    };
+    let is_whole = change_now(&container, changes).await?;
     container
         .update(move |record| {
             if let Some(policy) = policy {
@@ -56,11 +67,33 @@ pub(crate) async fn update(call: Call, id: &str) -> Result<Reply> {
             }
         })
         .await?;
-    // The guest is not told: what it has was given when its machine started.
-    let limits = memory.is_some() || cpus.is_some() || pids.is_some();
-    let waits = limits && container.view().live.is_some();
-    let warning = "the new limits take effect when the container is started again".to_owned();
-    http::ok(&ContainerUpdateResponse { warnings: waits.then(|| vec![warning]) })
+    let warning = "the machine cannot be changed so far while it runs: the new limits take effect when the container is \
+                   started again"
+        .to_owned();
+    http::ok(&ContainerUpdateResponse { warnings: (!is_whole).then(|| vec![warning]) })
+}
+
+/// Processor time for a number of processors.
+fn quota(cpus: f64) -> Limit {
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to be a few processors"
+    )]
+    Limit::Most((cpus * CPU_PERIOD_US as f64).round() as u64)
+}
+
+/// Tells a container that runs. Whether that is all that is to be done now.
+async fn change_now(container: &Container, changes: LimitChanges) -> Result<bool> {
+    let view = container.view();
+    let Some(live) = view.live.clone().filter(|_| changes != LimitChanges::default()) else {
+        return Ok(true);
+    };
+    // While its processors are held, nobody in it hears anything.
+    if view.phase() != Phase::Running {
+        return Ok(false);
+    }
+    Ok(live.set_limits(changes).await?)
 }
 
 fn is_zero(value: &Value) -> bool {

@@ -32,6 +32,8 @@ pub struct Image {
     /// A generated layer above all others, if one is needed to show folders right: overlayfs shows a folder's
     /// attributes from the topmost layer that has it, and a layer need not know them.
     pub attributes_layer: Option<Layer>,
+    /// Size of the files of each layer of the configuration, bottom first.
+    pub layer_sizes: Vec<u64>,
     /// Size of all files in all layers, as Docker counts it.
     pub size: u64,
 }
@@ -131,6 +133,7 @@ impl Image {
             config_bytes,
             layers: layers.collect(),
             attributes_layer,
+            layer_sizes: record.layers.iter().map(|layer| layer.content_bytes).collect(),
             size: record.size(),
         })
     }

@@ -22,9 +22,12 @@ mod image;
 mod load;
 mod records;
 mod remove;
+mod save;
 mod staging;
+mod tag;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -36,7 +39,10 @@ pub use image::{Image, ImageSummary, Layer, ResolveError};
 pub use load::{LoadError, LoadedImage};
 use records::{ImageRecord, Records};
 pub use remove::{ImageUse, RemoveError, RemoveOptions, Removed};
+pub use save::{SaveError, Saved};
 use staging::Staging;
+pub use tag::TagError;
+pub use usage::{ImageUsage, Usage};
 
 use crate::digest::Digest;
 

@@ -117,6 +117,18 @@ impl Records {
         })
     }
 
+    /// Gives an image a name that another may have had.
+    pub(super) fn rename(&mut self, id: Digest, reference: &Reference) {
+        for image in &mut self.images {
+            let has = image.references.contains(reference);
+            if image.id == id && !has {
+                image.references.push(reference.clone());
+            } else if image.id != id && has {
+                image.references.retain(|other| other != reference);
+            }
+        }
+    }
+
     /// Adds an image or the names of one that is there; its names leave the images that had them.
     pub(super) fn add(&mut self, new: ImageRecord) {
         for image in &mut self.images {

@@ -5,6 +5,7 @@ use std::io::{Cursor, Write};
 
 use super::*;
 use crate::limits::Limits;
+use crate::reference::Reference;
 use crate::testing::{ArchiveWriter, Packing, TarWriter, entry};
 
 struct Fixture {
@@ -262,4 +263,53 @@ fn an_opaque_root_hides_whole_layers() {
     let source = LoadSource::Path(archive.finish("opaque").unwrap());
     fixture.store.load(source, &Limits::default(), &()).unwrap();
     assert_eq!(fixture.store.resolve("opaque").unwrap().layers.len(), 1);
+}
+
+#[test]
+fn a_tag_is_one_images_and_survives_a_new_handle() {
+    let fixture = Fixture::new();
+    let (one, other) = (fixture.load("one:1", &["a"]), fixture.load("other:1", &["b"]));
+    let name = Reference::parse("name:x").unwrap();
+    assert_eq!(fixture.store.tag("one:1", &name).unwrap(), one);
+    assert_eq!(fixture.store.tag("other:1", &name).unwrap(), other);
+    let again = Store::open(fixture.store.root()).unwrap();
+    assert_eq!(again.resolve("name:x").unwrap().id, other);
+    assert_eq!(again.resolve("one:1").unwrap().references.len(), 1);
+    assert!(matches!(fixture.store.tag("nothing", &name), Err(TagError::Resolve(ResolveError::NotFound(_)))));
+    let digest = Reference::parse(&format!("name@{one}")).unwrap();
+    assert!(matches!(fixture.store.tag("one:1", &digest), Err(TagError::Digest)));
+}
+
+#[test]
+fn what_images_share_is_counted_once() {
+    let fixture = Fixture::new();
+    let (one, other) = (fixture.load("one", &["aa", "bbb"]), fixture.load("other", &["aa", "cccc"]));
+    let usage = fixture.store.usage().unwrap();
+    assert_eq!(usage.content_bytes, 2 + 3 + 4);
+    assert_eq!(usage.images[&one], ImageUsage { size: 5, shared: 2 });
+    assert_eq!(usage.images[&other], ImageUsage { size: 6, shared: 2 });
+    assert!(usage.disk_bytes > 0);
+}
+
+#[test]
+fn a_saved_archive_is_the_same_images_again() {
+    let fixture = Fixture::new();
+    let (one, other) = (fixture.load("one:1", &["aa", "bbb"]), fixture.load("other:1", &["aa"]));
+    let name = Reference::parse("example.org/a/b:c").unwrap();
+    fixture.store.tag("one:1", &name).unwrap();
+    let path = fixture.folder.path().join("saved.tar");
+    let saved = fixture.store.save(&["one:1", "example.org/a/b:c", &other.to_string()]).unwrap();
+    fixture.remove("one:1", true, &[]).unwrap();
+    saved.write(std::fs::File::create(&path).unwrap()).unwrap();
+
+    let elsewhere = Store::open(&fixture.folder.path().join("elsewhere")).unwrap();
+    let loaded = elsewhere.load(LoadSource::Path(path), &Limits::default(), &()).unwrap();
+    let ids: BTreeSet<Digest> = loaded.iter().map(|image| image.id).collect();
+    assert_eq!(ids, BTreeSet::from([one, other]));
+    assert_eq!(elsewhere.resolve("one:1").unwrap().id, one);
+    assert_eq!(elsewhere.resolve("example.org/a/b:c").unwrap().id, one);
+    assert!(elsewhere.resolve(&other.to_string()).unwrap().references.is_empty());
+    assert!(matches!(fixture.store.save(&["other:1", "nothing"]), Err(SaveError::Resolve(_))));
+    let staging = fixture.store.root().join("staging");
+    assert_eq!(std::fs::read_dir(staging).unwrap().count(), 0);
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use capsid_protocol::ExitReport;
 use jiff::Timestamp;
 
-use super::{Driver, Happened, Message, Order, Outcome, Reply, answer, answer_all};
+use super::{Driver, Happened, Message, Order, Outcome, Reply, RunNotes, answer, answer_all};
 use crate::error::{ContainerError, describe};
 use crate::lifecycle::{Ending, Next, Phase, Refused, Request, after_end};
 use crate::live::Live;
@@ -22,6 +22,9 @@ use crate::sandbox::SandboxError;
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The exit code of a container whose machine ended under it: as after SIGKILL.
 const MACHINE_ENDED: u8 = 137;
+
+/// What a person is told whose container exceeded its memory.
+const OUT_OF_MEMORY: &str = "the container ran out of memory, and the guest's kernel killed a process of it";
 
 /// A stop that is under way.
 #[derive(Debug, Default)]
@@ -117,6 +120,11 @@ impl Driver {
         let state = &mut self.record.state;
         state.phase = Phase::Ending;
         let machine_stands = end.is_ok();
+        let mut timeline = live.timeline.clone();
+        match &end {
+            Ok(report) => timeline.guest("process-exited", report.at_us),
+            Err(_) => timeline.reached("machine-lost"),
+        }
         match end {
             Ok(report) => {
                 state.exit_code = report.status.exit_code();
@@ -128,6 +136,8 @@ impl Driver {
                 state.error = if by_force { String::new() } else { describe(&error) };
             }
         }
+        let notices = if state.oom_killed { vec![OUT_OF_MEMORY.to_owned()] } else { Vec::new() };
+        self.last_run = Some(Arc::new(RunNotes { engine: live.sandbox.engine(), timeline, notices }));
         self.commit(false);
         self.streams.current().process_ended();
         let keeps = !by_force && !self.record.life.auto_remove;
@@ -143,6 +153,9 @@ impl Driver {
     pub(super) fn wound_down(&mut self, error: Option<SandboxError>) {
         self.live = None;
         self.ends += 1;
+        if let Some(notes) = &mut self.last_run {
+            Arc::make_mut(notes).timeline.reached("machine-ended");
+        }
         if let Some(error) = error {
             // What the process wrote last may not be on its disk.
             self.record.state.error = describe(&error);
@@ -233,6 +246,7 @@ impl Driver {
             | Order::Pause
             | Order::Unpause
             | Order::Rename { .. }
+            | Order::Files { .. }
             | Order::Update { .. } => {
                 self.commit(true);
                 self.tell("stop", &[]);

@@ -122,7 +122,12 @@ impl Driver {
 }
 
 pub(super) fn machine_record(sandbox: &Sandbox) -> MachineRecord {
-    MachineRecord { pid: sandbox.monitor().pid(), engine: sandbox.engine(), network: None }
+    MachineRecord {
+        pid: sandbox.monitor().pid(),
+        engine: sandbox.engine(),
+        size: sandbox.size(),
+        network: None,
+    }
 }
 
 /// Everything that a start needs.
@@ -197,10 +202,32 @@ pub(crate) async fn boot(
     record: &ContainerRecord,
     timeline: &mut Timeline,
 ) -> Result<(Sandbox, ContainerSpec), LaunchError> {
+    boot_as(host, folder, record, timeline, |_| {}).await
+}
+
+/// Boots a machine for the files of a container that does not run: what would be mounted over them is not.
+pub(super) async fn boot_for_files(
+    host: &Host,
+    folder: &ContainerFolder,
+    record: &ContainerRecord,
+    timeline: &mut Timeline,
+) -> Result<Sandbox, LaunchError> {
+    let booted = boot_as(host, folder, record, timeline, |spec| spec.root.tmpfs.clear()).await;
+    booted.map(|(sandbox, _)| sandbox)
+}
+
+async fn boot_as(
+    host: &Host,
+    folder: &ContainerFolder,
+    record: &ContainerRecord,
+    timeline: &mut Timeline,
+    change: impl FnOnce(&mut ContainerSpec),
+) -> Result<(Sandbox, ContainerSpec), LaunchError> {
     let image = host.image(&record.image_id)?;
     let layers = image.open_layers().map_err(|error| image_error(record, error))?;
     let count = u32::try_from(layers.len()).unwrap_or(u32::MAX);
-    let spec = ContainerSpec::merge(&image.config, &record.options, record.id.short(), count)?;
+    let mut spec = ContainerSpec::merge(&image.config, &record.options, record.id.short(), count)?;
+    change(&mut spec);
     timeline.reached("image-resolved");
     let (template, writable) = (host.artifacts.writable_template.clone(), folder.writable_path());
     let writable = tokio::task::spawn_blocking(move || open_or_clone(&template, &writable))

@@ -8,6 +8,7 @@
 mod ending;
 mod health;
 mod launch;
+mod lend;
 mod orders;
 mod recovery;
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use capsid_protocol::ExitReport;
+use capsid_vmm::Engine;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::container::ContainerName;
@@ -26,11 +28,14 @@ use crate::host::Host;
 use crate::lifecycle::{Decision, Phase, Request, decide};
 use crate::live::Live;
 use crate::record::{ContainerRecord, HealthResult, HealthStatus};
-use crate::sandbox::SandboxError;
+use crate::sandbox::{Sandbox, SandboxError};
 use crate::streams::Streams;
+use crate::timeline::Timeline;
 
 use ending::{AfterEnd, Stopping};
 pub(crate) use launch::{LaunchError, command_error};
+pub use lend::FilesMachine;
+use lend::Lent;
 
 /// What is known of a container at one moment.
 #[derive(Debug, Clone)]
@@ -39,10 +44,23 @@ pub struct View {
     pub record: Arc<ContainerRecord>,
     /// Its machine, while its process runs.
     pub live: Option<Arc<Live>>,
+    /// What is to be said of its newest end that this daemon saw.
+    pub last_run: Option<Arc<RunNotes>>,
     /// Counts its ends since this daemon started.
     pub ends: u64,
     /// Whether it is gone.
     pub removed: bool,
+}
+
+/// What a run is better understood with, when it is over.
+#[derive(Debug, Clone)]
+pub struct RunNotes {
+    /// What ran its machine.
+    pub engine: Engine,
+    /// Its steps, from its start to its end.
+    pub timeline: Timeline,
+    /// What a person should be told.
+    pub notices: Vec<String>,
 }
 
 impl View {
@@ -82,6 +100,7 @@ pub(crate) enum Order {
     Rename { name: ContainerName },
     Update { change: Box<Change> },
     Remove { force: bool },
+    Files { to: oneshot::Sender<FilesMachine> },
 }
 
 /// What an update changes in a record: set by the interface that the update came through.
@@ -104,6 +123,7 @@ impl Order {
             Order::Unpause => Request::Unpause,
             Order::Rename { .. } | Order::Update { .. } => Request::Change,
             Order::Remove { force } => Request::Remove { force: *force },
+            Order::Files { .. } => Request::Files,
         }
     }
 }
@@ -132,6 +152,14 @@ pub(crate) enum Happened {
     },
     /// A probe of that run has a result.
     Probed { run: u32, status: HealthStatus, streak: u32, result: Box<HealthResult> },
+    /// A machine for the container's files has booted, or not, for whoever asked first.
+    FilesReady { booted: Result<Sandbox, ContainerError>, to: oneshot::Sender<FilesMachine>, reply: Reply },
+    /// Somebody is done with the container's files.
+    FilesReturned { number: u64 },
+    /// Nobody has come for that machine for a while, if nobody has since.
+    FilesIdle { ticket: u64 },
+    /// That machine is gone.
+    FilesGone(Option<SandboxError>),
     /// The folder is gone, or not.
     Removed(Result<(), ContainerError>),
 }
@@ -158,6 +186,7 @@ pub(crate) struct Driver {
     /// The moment of the newest start, for the restart policy.
     started: Instant,
     ends: u64,
+    last_run: Option<Arc<RunNotes>>,
     gone: bool,
     stopping: Option<Stopping>,
     after_end: AfterEnd,
@@ -171,6 +200,9 @@ pub(crate) struct Driver {
     /// Whether the start that is under way is a restart by hand.
     tell_restart: bool,
     health: Option<tokio::task::JoinHandle<()>>,
+    /// The machine in which the files of a container are worked on that does not run.
+    lent: Option<Lent>,
+    machines_lent: u64,
 }
 
 /// What a driver is made of.
@@ -183,7 +215,7 @@ pub(crate) struct DriverParts {
 
 /// What is known of a container without a machine.
 pub(crate) fn first_view(record: &ContainerRecord) -> Arc<View> {
-    Arc::new(View { record: Arc::new(record.clone()), live: None, ends: 0, removed: false })
+    Arc::new(View { record: Arc::new(record.clone()), live: None, last_run: None, ends: 0, removed: false })
 }
 
 impl Driver {
@@ -204,6 +236,7 @@ impl Driver {
             live: None,
             started: Instant::now(),
             ends: 0,
+            last_run: None,
             gone: false,
             stopping: None,
             after_end: AfterEnd::Policy,
@@ -213,6 +246,8 @@ impl Driver {
             restart_ticket: 0,
             tell_restart: false,
             health: None,
+            lent: None,
+            machines_lent: 0,
         };
         (driver, reports, watcher)
     }
@@ -239,7 +274,7 @@ impl Driver {
     }
 
     fn is_passing(&self) -> bool {
-        self.busy || self.phase().is_passing()
+        self.busy || self.phase().is_passing() || self.lent.is_some()
     }
 
     fn phase(&self) -> Phase {
@@ -251,6 +286,7 @@ impl Driver {
     }
 
     fn take(&mut self, order: Order, reply: Reply) {
+        let Some((order, reply)) = self.take_beside_lent(order, reply) else { return };
         let request = order.request();
         let decision = if self.busy { Decision::Later } else { decide(self.phase(), request) };
         match decision {
@@ -280,6 +316,10 @@ impl Driver {
             Happened::Probed { run: of, status, streak, result } if of == run => {
                 self.probed(status, streak, *result);
             }
+            Happened::FilesReady { booted, to, reply } => self.files_ready(booted, to, reply),
+            Happened::FilesReturned { number } => self.files_returned(number),
+            Happened::FilesIdle { ticket } => self.files_idle(ticket),
+            Happened::FilesGone(error) => self.files_gone(error),
             Happened::Removed(result) => self.removed(result),
             // Of a run that is over.
             Happened::Ended { .. }
@@ -309,6 +349,7 @@ impl Driver {
         self.view.send_replace(Arc::new(View {
             record: Arc::new(self.record.clone()),
             live: self.live.clone(),
+            last_run: self.last_run.clone(),
             ends: self.ends,
             removed: self.gone,
         }));

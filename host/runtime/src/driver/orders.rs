@@ -34,6 +34,7 @@ impl Driver {
                 answer(reply, saved.map(|()| Outcome::Done));
             }
             Order::Remove { .. } => self.remove(reply),
+            Order::Files { to } => self.lend(to, reply),
         }
     }
 

@@ -52,7 +52,7 @@ impl Driver {
 
     async fn adopt(&mut self, machine: &MachineRecord, was: Phase) -> Option<Arc<Live>> {
         let folders = &self.host.run_folders;
-        let adopted = Sandbox::adopt(folders, &self.record.id, machine.pid, machine.engine).await;
+        let adopted = Sandbox::adopt(folders, &self.record.id, machine).await;
         let sandbox = match adopted {
             Ok(sandbox) => sandbox,
             Err(error) => {

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const REQUESTS: [Request; 12] = [
+const REQUESTS: [Request; 13] = [
     Request::Start,
     Request::Stop,
     Request::Restart,
@@ -12,6 +12,7 @@ const REQUESTS: [Request; 12] = [
     Request::Unpause,
     Request::Exec,
     Request::Attach,
+    Request::Files,
     Request::Change,
     Request::Remove { force: false },
     Request::Remove { force: true },
@@ -40,9 +41,11 @@ impl Model {
                 Request::Pause => Phase::Paused,
                 Request::Unpause => Phase::Running,
                 Request::Remove { .. } => Phase::Removing,
-                Request::Kill { for_good: false } | Request::Exec | Request::Attach | Request::Change => {
-                    self.phase
-                }
+                Request::Kill { for_good: false }
+                | Request::Exec
+                | Request::Attach
+                | Request::Files
+                | Request::Change => self.phase,
             };
         }
         decision

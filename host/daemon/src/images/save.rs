@@ -1,0 +1,76 @@
+//! `GET /images/get` and `GET /images/{name}/get`.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use capsid_image::{ResolveError, SaveError};
+use capsid_runtime::events::EventKind;
+use tokio::sync::mpsc;
+
+use crate::error::{ApiError, Result, blocking, internal};
+use crate::http::{self, Reply};
+use crate::routes::Call;
+
+/// How much of an archive is sent at once.
+const PIECE_BYTES: usize = 64 << 10;
+
+pub(crate) async fn get(call: &Call, names: Vec<String>) -> Result<Reply> {
+    let host = Arc::clone(call.server.containers.host());
+    let prepared = blocking({
+        let host = Arc::clone(&host);
+        move || Ok((host.images.save(&names).map_err(|error| refused(&error))?, names))
+    });
+    let (saved, names) = prepared.await?;
+    let (sender, reply) = http::streamed_archive();
+    tokio::task::spawn_blocking(move || {
+        let output = Output { sender: sender.clone(), piece: Vec::with_capacity(PIECE_BYTES) };
+        match saved.write(output) {
+            Ok(()) => {
+                for name in names {
+                    let attributes = std::collections::BTreeMap::from([("name".to_owned(), name.clone())]);
+                    host.events.tell(EventKind::Image, "save", name, attributes);
+                }
+            }
+            // A client that left needs no reason.
+            Err(error) => {
+                let _ = sender.blocking_send(Err(io::Error::other(error)));
+            }
+        }
+    });
+    Ok(reply)
+}
+
+fn refused(error: &SaveError) -> ApiError {
+    match error {
+        SaveError::Resolve(ResolveError::NotFound(name)) => {
+            ApiError::not_found(format!("No such image: {name}"))
+        }
+        SaveError::Resolve(ResolveError::Ambiguous(_)) | SaveError::TooMany => {
+            ApiError::invalid(error.to_string())
+        }
+        _ => internal(error),
+    }
+}
+
+/// A response's body as something that can be written to, by a thread that may wait.
+struct Output {
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    piece: Vec<u8>,
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(PIECE_BYTES - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..count]);
+        if self.piece.len() == PIECE_BYTES {
+            self.flush()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
+        self.sender.blocking_send(Ok(piece.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
