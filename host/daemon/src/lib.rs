@@ -18,6 +18,7 @@ mod filters;
 mod hijack;
 mod http;
 mod images;
+mod metrics;
 mod query;
 mod routes;
 mod server;

@@ -13,7 +13,7 @@ use crate::error::{ApiError, Result};
 use crate::http::{self, Reply};
 use crate::query::Query;
 use crate::server::Server;
-use crate::{containers, exec, images, system, usage};
+use crate::{containers, exec, images, metrics, system, usage};
 
 /// A request taken apart.
 pub(crate) struct Call {
@@ -32,7 +32,7 @@ pub(crate) async fn answer(
 ) -> std::result::Result<Reply, Infallible> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let is_head = method == Method::HEAD;
-    let mut reply = match dispatch(server, request).await {
+    let mut reply = match dispatch(Arc::clone(&server), request).await {
         Ok(reply) => reply,
         Err(error) => {
             if error.status.is_server_error() {
@@ -42,6 +42,7 @@ pub(crate) async fn answer(
         }
     };
     tracing::debug!(%method, path, status = reply.status().as_u16(), "answered");
+    server.answers.count(reply.status());
     let headers = reply.headers_mut();
     for (name, value) in [
         ("api-version", NEWEST.to_string()),
@@ -145,6 +146,7 @@ async fn system_table(call: Call, method: &Method, path: &[&str]) -> Result<Repl
         ("GET", ["version"]) => system::version(),
         ("GET", ["info"]) => system::info(&call),
         ("GET", ["events"]) => system::events(&call),
+        ("GET", ["metrics"]) => metrics::metrics(&call),
         ("GET", ["system", "df"]) => usage::df(&call).await,
         (_, [first, ..]) => Err(not_here(first).unwrap_or_else(|| missing(method, path))),
         _ => Err(missing(method, path)),

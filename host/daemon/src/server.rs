@@ -23,6 +23,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::ApiError;
+use crate::metrics::Answers;
 use crate::routes;
 
 /// Most connections at once; further ones wait to be accepted.
@@ -90,6 +91,7 @@ impl ServeError {
 pub(crate) struct Server {
     pub(crate) containers: Containers,
     pub(crate) options: Options,
+    pub(crate) answers: Answers,
     /// Connections, hijacked ones included.
     busy: AtomicUsize,
     sessions: Arc<Semaphore>,
@@ -114,6 +116,11 @@ impl Drop for Busy {
 }
 
 impl Server {
+    /// How many connections there are, hijacked ones included.
+    pub(crate) fn connections(&self) -> usize {
+        self.busy.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn busy(self: &Arc<Self>) -> Busy {
         self.busy.fetch_add(1, Ordering::AcqRel);
         Busy(Arc::clone(self))
@@ -176,6 +183,7 @@ pub async fn serve(
     let server = Arc::new(Server {
         containers,
         options,
+        answers: Answers::default(),
         busy: AtomicUsize::new(0),
         sessions: Arc::new(Semaphore::new(MAX_SESSIONS)),
         calmed: Notify::new(),

@@ -12,6 +12,7 @@ use crate::containers::Container;
 use crate::engine::{ChosenEngine, EngineChoice, choose_engine};
 use crate::error::ContainerError;
 use crate::events::Events;
+use crate::figures::StartTimes;
 use crate::folders::StateFolder;
 use crate::run_folder::RunFolders;
 
@@ -30,6 +31,8 @@ pub struct Host {
     pub events: Events,
     /// The engine of containers that ask for none.
     pub default_engine: EngineChoice,
+    /// How long starts took.
+    pub start_times: StartTimes,
     engines: Mutex<HashMap<EngineChoice, ChosenEngine>>,
     pub(crate) containers: RwLock<Index>,
 }
@@ -58,6 +61,7 @@ impl Host {
             images,
             events: Events::default(),
             default_engine,
+            start_times: StartTimes::default(),
             engines: Mutex::default(),
             containers: RwLock::default(),
         })

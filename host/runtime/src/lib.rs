@@ -13,6 +13,7 @@ pub mod engine;
 pub mod error;
 pub mod events;
 pub mod exec;
+pub mod figures;
 pub mod folders;
 pub mod host;
 pub mod lifecycle;

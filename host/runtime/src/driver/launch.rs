@@ -61,8 +61,14 @@ impl Driver {
 
     pub(super) fn launched(&mut self, result: Result<Arc<Live>, LaunchError>) {
         match result {
-            Ok(live) => self.runs(live),
-            Err(error) => self.did_not_start(error),
+            Ok(live) => {
+                self.host.start_times.succeeded(self.started.elapsed());
+                self.runs(live);
+            }
+            Err(error) => {
+                self.host.start_times.failed();
+                self.did_not_start(error);
+            }
         }
     }
 
