@@ -182,6 +182,9 @@ fn enter(request: &PrepareRoot) -> Result<OwnedFd, StepError> {
     pivot()?;
     let (among_interfaces, own): (Vec<_>, Vec<_>) =
         request.tmpfs.iter().partition(|tmpfs| is_among_kernel_interfaces(&tmpfs.path));
+    for folder in &request.folders {
+        make_folders(Path::new(folder)).step(|| format!("failed to make {folder}"))?;
+    }
     own.into_iter().try_for_each(mount_tmpfs)?;
     for (name, file) in &files {
         mounts::attach_file(file, &format!("/etc/{name}"))?;

@@ -51,8 +51,12 @@ fn check(request: &PrepareRoot) -> Result<(), Refusal> {
     if request.hostname.len() > MAX_HOSTNAME {
         return bad(format!("the host name is longer than {MAX_HOSTNAME} bytes"));
     }
-    match request.tmpfs.iter().find(|tmpfs| !mounts::is_plain_absolute(&tmpfs.path)) {
-        Some(tmpfs) => bad(format!("the tmpfs path {:?} is not absolute and plain", tmpfs.path)),
+    if request.folders.len() > MAX_ENTRIES {
+        return bad(format!("more than {MAX_ENTRIES} folders"));
+    }
+    let paths = request.tmpfs.iter().map(|tmpfs| &tmpfs.path).chain(&request.folders);
+    match paths.into_iter().find(|path| !mounts::is_plain_absolute(path)) {
+        Some(path) => bad(format!("the path {path:?} of a mount is not absolute and plain")),
         None => Ok(()),
     }
 }
@@ -124,6 +128,7 @@ mod tests {
             limits: Limits::default(),
             privileged: false,
             realtime_ns: None,
+            folders: Vec::new(),
         }
     }
 

@@ -29,6 +29,9 @@ pub struct PrepareRoot {
     pub privileged: bool,
     /// The host's time, in nanoseconds since 1970, to set the guest's clock by.
     pub realtime_ns: Option<u64>,
+    /// Folders that are made where there are none: absolute paths.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub folders: Vec<String>,
 }
 
 /// Where changes to the root go.

@@ -44,6 +44,7 @@ fn prepare_root() -> PrepareRoot {
         layers: 3,
         writable: WritableLayer::Disk,
         read_only: true,
+        folders: vec!["/data".to_owned()],
         tmpfs: vec![TmpfsMount { path: "/run".to_owned(), options: "size=1m,exec".to_owned() }],
         shm_bytes: 67_108_864,
         hostname: "box".to_owned(),
@@ -100,6 +101,7 @@ fn add_requests(snapshot: &mut Snapshot) {
         resolv_conf: None,
         limits: Limits::default(),
         realtime_ns: None,
+        folders: Vec::new(),
         ..prepare_root()
     };
     snapshot.add("Request::PrepareRoot, the least", Request::PrepareRoot(Box::new(least)));

@@ -11,6 +11,7 @@ use crate::containers::process_options;
 use crate::error::{ApiError, Result};
 use crate::hijack::{self, Session};
 use crate::http::{self, Reply};
+use crate::names;
 use crate::routes::Call;
 
 pub(crate) async fn create(call: Call, id: &str) -> Result<Reply> {
@@ -33,6 +34,7 @@ pub(crate) async fn create(call: Call, id: &str) -> Result<Reply> {
 
 fn normalise(mut document: Value) -> Value {
     if let Some(object) = document.as_object_mut() {
+        names::settle::<ExecConfig>(object);
         if let Some(Value::String(text)) = object.get("Cmd") {
             let list = json!([text]);
             object.insert("Cmd".to_owned(), list);
@@ -97,7 +99,12 @@ fn console_size<N: Copy + TryInto<u16>>(size: Option<&[N]>) -> TerminalSize {
 
 pub(crate) async fn start(call: Call, id: &str) -> Result<Reply> {
     let containers = call.server.containers.clone();
-    let config: Option<ExecStartConfig> = http::read_json(call.body).await?;
+    let mut document: Value = http::read_json(call.body).await?;
+    if let Some(object) = document.as_object_mut() {
+        names::settle::<ExecStartConfig>(object);
+    }
+    let config: Option<ExecStartConfig> = serde_json::from_value(document)
+        .map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))?;
     let config = config.unwrap_or_default();
     let (container, record, streams) = containers.exec(id)?;
     container.allow(Request::Exec).await?;
@@ -118,15 +125,17 @@ pub(crate) async fn start(call: Call, id: &str) -> Result<Reply> {
         stdin: record.process.stdin,
         stdout: asked.attach_stdout.unwrap_or(false) || terminal,
         stderr: asked.attach_stderr.unwrap_or(false),
-        terminal,
+        // As Docker's daemon: whoever starts it says whether its output is raw, not whoever made it.
+        terminal: config.tty.unwrap_or(false),
         close_stdin: true,
         detach_keys: if terminal { keys } else { Vec::new() },
         multiplexed_type: call.version >= capsid_api::version::ApiVersion { major: 1, minor: 42 },
         place: Some(call.server.session()?),
         streams,
     };
-    containers.start_exec(&container, id, size).await?;
-    Ok(hijack::start(call.head, session, |_| {}))
+    let id = id.to_owned();
+    let begin = async move { Ok(containers.start_exec(&container, &id, size).await?) };
+    Ok(hijack::start(call.head, session, begin, |_| {}))
 }
 
 pub(crate) async fn resize(call: &Call, id: &str) -> Result<Reply> {

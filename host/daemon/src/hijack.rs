@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
+use crate::error::{ApiError, Result};
 use crate::http::{self, Reply};
 use crate::server::SessionPlace;
 
@@ -58,10 +59,13 @@ fn asks_for_upgrade(request: &Request<()>) -> bool {
     request.headers().contains_key(UPGRADE)
 }
 
-/// Answers, and serves the session in a task of its own once the answer is out.
+/// Answers, and once the answer is out, does `begin` and serves the session in a task of its own. A client that reads
+/// the head by itself misses nothing so: some lose what comes together with it. What `begin` fails with is the session's
+/// only output.
 pub(crate) fn start(
     request: Request<()>,
     session: Session,
+    begin: impl Future<Output = Result<()>> + Send + 'static,
     ended: impl FnOnce(Ended) + Send + 'static,
 ) -> Reply {
     let kind = if session.terminal || !session.multiplexed_type { RAW } else { MULTIPLEXED };
@@ -70,7 +74,12 @@ pub(crate) fn start(
         tokio::spawn(async move {
             match upgraded.await {
                 Ok(connection) => {
-                    let (reader, writer) = tokio::io::split(TokioIo::new(connection));
+                    let (reader, mut writer) = tokio::io::split(TokioIo::new(connection));
+                    if let Err(error) = begin.await {
+                        let _ = writer.write_all(&session.complaint(&error)).await;
+                        let _ = writer.shutdown().await;
+                        return ended(Ended::Over);
+                    }
                     ended(serve(session, reader, writer).await);
                 }
                 Err(error) => {
@@ -88,7 +97,10 @@ pub(crate) fn start(
     }
     let (sender, reply) = http::streamed(kind);
     tokio::spawn(async move {
-        stream_body(session, sender).await;
+        match begin.await {
+            Ok(()) => stream_body(session, sender).await,
+            Err(error) => drop(sender.send(session.complaint(&error)).await),
+        }
         ended(Ended::Over);
     });
     reply
@@ -119,6 +131,12 @@ async fn stream_body(mut session: Session, sender: mpsc::Sender<Bytes>) {
 }
 
 impl Session {
+    /// Why there is nothing to be attached to, as output.
+    fn complaint(&self, error: &ApiError) -> Bytes {
+        let text = format!("{}\r\n", error.message);
+        if self.terminal { text.into() } else { frame(FrameStream::Stdout, text.as_bytes()) }
+    }
+
     /// As it goes over the wire, if the client wants that stream.
     fn encode(&self, chunk: Chunk) -> Option<Bytes> {
         let (stream, wanted) = match chunk.stream {
@@ -284,9 +302,9 @@ pub(crate) const DEFAULT_DETACH_KEYS: &str = "ctrl-p,ctrl-q";
 const MAX_KEYS: usize = 16;
 
 /// Reads a sequence as `ctrl-a,b,ctrl-[`.
-pub(crate) fn detach_keys(text: Option<&str>) -> crate::error::Result<Vec<u8>> {
+pub(crate) fn detach_keys(text: Option<&str>) -> Result<Vec<u8>> {
     let text = text.unwrap_or(DEFAULT_DETACH_KEYS);
-    let invalid = || crate::error::ApiError::invalid(format!("Invalid detach keys ({text}) provided"));
+    let invalid = || ApiError::invalid(format!("Invalid detach keys ({text}) provided"));
     let keys: Option<Vec<u8>> = text.split(',').map(detach_key).collect();
     keys.filter(|keys| keys.len() <= MAX_KEYS).ok_or_else(invalid)
 }

@@ -18,12 +18,16 @@ mod filters;
 mod hijack;
 mod http;
 mod images;
+mod listen;
 mod metrics;
+mod names;
 mod query;
 mod routes;
 mod server;
 mod system;
+pub mod tls;
 mod usage;
 mod websocket;
 
+pub use listen::TcpAddress;
 pub use server::{Options, ServeError, serve};

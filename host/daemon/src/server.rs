@@ -1,10 +1,8 @@
 //! Connections: accepted from a socket, served with bounds on everything that a client can make long.
 
-use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,11 +16,10 @@ use hyper::StatusCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::UnixListener;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::ApiError;
+use crate::listen::{Connection, Listener, TcpAddress, listen, remove_sockets};
 use crate::metrics::Answers;
 use crate::routes;
 
@@ -34,10 +31,6 @@ const MAX_SESSIONS: usize = 1024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Most bytes of a request's head. The longest honest one holds filters.
 const MAX_HEAD_BYTES: usize = 256 << 10;
-/// Docker's mode of the socket: its owner and its group may use it.
-const SOCKET_MODE: u32 = 0o660;
-/// Of a socket's folder that is made for it.
-const FOLDER_MODE: u32 = 0o700;
 /// How long connections have to come to their end when the daemon stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -48,6 +41,8 @@ pub struct Options {
     pub state: PathBuf,
     /// The unix sockets to listen on.
     pub sockets: Vec<PathBuf>,
+    /// The addresses of TCP to listen on.
+    pub tcp: Vec<TcpAddress>,
     /// Sockets that listen already, from whoever started this process.
     pub inherited: Vec<Arc<OwnedFd>>,
     /// The engine of containers that ask for none.
@@ -60,10 +55,10 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// A socket cannot be listened on.
-    #[error("failed to listen on {}", .path.display())]
+    #[error("failed to listen on {place}")]
     Listen {
-        /// The socket.
-        path: PathBuf,
+        /// The socket's path or address.
+        place: String,
         /// Why not.
         #[source]
         source: io::Error,
@@ -172,7 +167,7 @@ pub async fn serve(
     let artifacts = Artifacts::locate()?;
     // In this order: whoever has the folder may replace a dead daemon's socket, and whoever has both, take machines over.
     let state = StateFolder::open(&options.state).map_err(OpenError::from)?;
-    let listeners = listen(&options)?;
+    let listeners = listen(&options).await?;
     let containers = match Containers::open(state, artifacts, options.engine).await {
         Ok(containers) => containers,
         Err(error) => {
@@ -212,61 +207,19 @@ pub async fn serve(
     Ok(())
 }
 
-/// Clients that come now find nobody, and need not wait to learn it.
-fn remove_sockets(options: &Options) {
-    for socket in &options.sockets {
-        let _ = fs::remove_file(socket);
-    }
-}
-
-fn listen(options: &Options) -> Result<Vec<UnixListener>, ServeError> {
-    let mut listeners = Vec::new();
-    for socket in &options.inherited {
-        let failed = |source| ServeError::Listen { path: PathBuf::from("an inherited socket"), source };
-        let listener = socket.try_clone().map(std::os::unix::net::UnixListener::from).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        listeners.push(UnixListener::from_std(listener).map_err(failed)?);
-    }
-    for path in &options.sockets {
-        listeners.push(bind(path)?);
-    }
-    Ok(listeners)
-}
-
-/// Binds a socket; one that is left of a daemon that was killed is replaced.
-fn bind(path: &Path) -> Result<UnixListener, ServeError> {
-    let failed = |source| ServeError::Listen { path: path.to_owned(), source };
-    if let Some(folder) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(failed)?;
-    }
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.file_type().is_socket() => {
-            if std::os::unix::net::UnixStream::connect(path).is_ok() {
-                return Err(ServeError::InUse(path.to_owned()));
-            }
-            fs::remove_file(path).map_err(failed)?;
-        }
-        Ok(_) => return Err(failed(io::ErrorKind::AlreadyExists.into())),
-        Err(_) => {}
-    }
-    // Private from its first moment on; then as Docker has it.
-    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let bound = UnixListener::bind(path);
-    rustix::process::umask(mask);
-    let listener = bound.map_err(failed)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
-    Ok(listener)
-}
-
-async fn accept(server: Arc<Server>, listener: UnixListener) {
+async fn accept(server: Arc<Server>, listener: Listener) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok(arrival) => {
                 let server = Arc::clone(&server);
                 tokio::spawn(async move {
-                    serve_connection(server, stream).await;
+                    match tokio::time::timeout(HEAD_TIMEOUT, arrival.introduce()).await {
+                        Ok(Ok(stream)) => serve_connection(server, stream).await,
+                        Ok(Err(error)) => tracing::info!(%error, "a client was refused"),
+                        Err(_) => tracing::info!("a client that did not say who it is was refused"),
+                    }
                     drop(place);
                 });
             }
@@ -279,7 +232,7 @@ async fn accept(server: Arc<Server>, listener: UnixListener) {
     }
 }
 
-async fn serve_connection(server: Arc<Server>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+async fn serve_connection(server: Arc<Server>, stream: Box<dyn Connection>) {
     let _busy = server.busy();
     let service = service_fn(move |request| routes::answer(Arc::clone(&server), request));
     let connection = http1::Builder::new()

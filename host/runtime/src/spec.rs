@@ -25,6 +25,8 @@ const PAGE_DESCRIPTIONS: u64 = 64;
 const MIN_MEMORY_BYTES: u64 = 6 << 20;
 /// The period that processor time is counted against (`cpu.max`), in microseconds.
 const CPU_PERIOD_US: f64 = 100_000.0;
+/// Volumes of an image that are looked at.
+const MAX_IMAGE_VOLUMES: usize = 64;
 /// Docker's limits on a host name: those of the kernel.
 const MAX_HOSTNAME_BYTES: usize = 64;
 
@@ -61,6 +63,9 @@ pub struct RunOptions {
     pub read_only: bool,
     /// Further tmpfs mounts.
     pub tmpfs: Vec<TmpfsMount>,
+    /// Folders that the user wants to be there, beside those of the image's volumes.
+    #[serde(default)]
+    pub folders: Vec<String>,
     /// Size of /dev/shm.
     pub shm_bytes: Option<u64>,
     /// A small init in front of the process.
@@ -111,7 +116,7 @@ pub enum SpecError {
         /// The hard limit.
         hard: u64,
     },
-    /// A relative tmpfs path, or the root itself.
+    /// A relative path of a mount, or the root itself.
     #[error("invalid mount path: '{0}' mount path must be absolute and not '/'")]
     TmpfsPath(String),
 }
@@ -148,6 +153,9 @@ impl ContainerSpec {
         let limits = Limits { memory_bytes: memory_limit, cpu_quota_us, pids: options.pids };
         let process = process(image, options, &hostname)?;
         check_tmpfs(&options.tmpfs)?;
+        if let Some(path) = options.folders.iter().find(|path| !is_plain(path)) {
+            return Err(SpecError::TmpfsPath(path.clone()));
+        }
         let root = PrepareRoot {
             layers,
             writable: WritableLayer::Disk,
@@ -160,9 +168,26 @@ impl ContainerSpec {
             limits,
             privileged: options.privileged,
             realtime_ns: None,
+            folders: folders(image, options),
         };
         Ok(ContainerSpec { vcpus, memory_mib, root, process })
     }
+}
+
+/// Where volumes would be. An image's that make no sense are left out: nobody who uses the image can mend it.
+fn folders(image: &ImageConfiguration, options: &RunOptions) -> Vec<String> {
+    let of_image = image.config().as_ref().and_then(|config| config.volumes().clone()).unwrap_or_default();
+    let of_image = of_image.into_iter().filter(|path| is_plain(path)).take(MAX_IMAGE_VOLUMES);
+    let mut folders: Vec<String> = options.folders.iter().cloned().chain(of_image).collect();
+    folders.sort();
+    folders.dedup();
+    folders
+}
+
+fn is_plain(path: &str) -> bool {
+    path.starts_with('/')
+        && path.len() > 1
+        && path.split('/').all(|part| !matches!(part, "." | "..") && !part.contains('\0'))
 }
 
 fn process(

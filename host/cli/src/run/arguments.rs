@@ -152,6 +152,7 @@ pub(super) fn options(arguments: &RunArguments, command: &[String]) -> Result<Ru
         pids: arguments.pids_limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit != 0),
         read_only: arguments.read_only,
         tmpfs: arguments.tmpfs.clone(),
+        folders: Vec::new(),
         shm_bytes: arguments.shm_size,
         init: arguments.init,
         rlimits: arguments.ulimit.clone(),

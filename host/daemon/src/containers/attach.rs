@@ -10,7 +10,7 @@ use crate::websocket;
 
 pub(crate) async fn attach(call: Call, id: &str) -> Result<Reply> {
     let (session, ended) = session(&call, id).await?;
-    Ok(hijack::start(call.head, session, ended))
+    Ok(hijack::start(call.head, session, async { Ok(()) }, ended))
 }
 
 /// Over a websocket everything is raw, whatever it comes from.

@@ -1,12 +1,19 @@
 //! The documents of a container: `Config` and `HostConfig` as inspection shows them, which is as the client gave them,
 //! with the image's settings and Docker's defaults below.
 
+use capsid_api::models::{ContainerCreateBody, HostConfig};
 use oci_spec::image::ImageConfiguration;
 use serde_json::{Map, Value, json};
+
+use crate::names;
 
 /// Accepts what Docker accepts beside the documented form: a command as one text, and names in any case.
 pub(super) fn normalise(mut document: Value) -> Value {
     if let Some(object) = document.as_object_mut() {
+        names::settle::<ContainerCreateBody>(object);
+        if let Some(host) = object.get_mut("HostConfig").and_then(Value::as_object_mut) {
+            names::settle::<HostConfig>(host);
+        }
         for name in ["Cmd", "Entrypoint"] {
             if let Some(Value::String(text)) = object.get(name) {
                 let list = json!([text]);
@@ -146,7 +153,10 @@ fn finish_host_config(host: &mut Value) {
         host.insert("ShmSize".to_owned(), json!(capsid_runtime::spec::DEFAULT_SHM_BYTES));
     }
     if is_empty(host.get("LogConfig").and_then(|log| log.get("Type"))) {
-        host.insert("LogConfig".to_owned(), json!({ "Type": "json-file", "Config": {} }));
+        let options =
+            host.get("LogConfig").and_then(|log| log.get("Config")).filter(|options| options.is_object());
+        let options = options.cloned().unwrap_or_else(|| json!({}));
+        host.insert("LogConfig".to_owned(), json!({ "Type": "json-file", "Config": options }));
     }
     if is_empty(host.get("RestartPolicy").and_then(|policy| policy.get("Name"))) {
         host.insert("RestartPolicy".to_owned(), json!({ "Name": "no", "MaximumRetryCount": 0 }));

@@ -1,5 +1,7 @@
 //! Requests that change a container's phase, and waiting for it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use capsid_api::extensions::{EndNotes, TimelineStep};
 use capsid_api::models::{ContainerPruneResponse, ContainerWaitExitError, ContainerWaitResponse};
@@ -8,6 +10,7 @@ use capsid_runtime::container::ContainerName;
 use capsid_runtime::containers::{Container, WaitFor, Waited};
 use capsid_runtime::driver::Outcome;
 use capsid_runtime::lifecycle::{Phase, Request};
+use capsid_runtime::record::SIGKILL;
 use capsid_runtime::sandbox::engine_name;
 use capsid_runtime::timeline::Timeline;
 use hyper::StatusCode;
@@ -19,6 +22,9 @@ use crate::filters::Filters;
 use crate::http::{self, Reply};
 use crate::query::Query;
 use crate::routes::Call;
+
+/// How long a kill for good waits for the end that it brings about (moby, `containerKill`).
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn find(call: &Call, id: &str) -> Result<Container> {
     Ok(call.server.containers.find(id)?)
@@ -55,8 +61,14 @@ pub(crate) async fn restart(call: &Call, id: &str) -> Result<Reply> {
 }
 
 pub(crate) async fn kill(call: &Call, id: &str) -> Result<Reply> {
-    let signal = signal(call)?.unwrap_or(capsid_runtime::record::SIGKILL);
-    find(call, id)?.kill(signal).await?;
+    let signal = signal(call)?.unwrap_or(SIGKILL);
+    let container = find(call, id)?;
+    let ended = container.wait(WaitFor::NextExit);
+    container.kill(signal).await?;
+    // Clients go on as if it had ended: Docker's daemon waits, too.
+    if signal == SIGKILL {
+        let _ = tokio::time::timeout(KILL_TIMEOUT, ended).await;
+    }
     Ok(http::no_content())
 }
 

@@ -26,7 +26,7 @@ pub(super) fn of(
     warnings: &mut Vec<String>,
 ) -> Result<(RunOptions, LifeOptions)> {
     let host = body.host_config.clone().unwrap_or_default();
-    refuse_what_is_not_there(body, &host)?;
+    refuse_what_is_not_there(&host)?;
     warn(&host, warnings);
     let image_settings = image.config().as_ref();
     let mut labels: BTreeMap<String, String> = image_settings
@@ -50,6 +50,7 @@ pub(super) fn of(
         pids: host.pids_limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0),
         read_only: host.readonly_rootfs.unwrap_or(false),
         tmpfs: tmpfs(&host)?,
+        folders: folders(body, warnings),
         shm_bytes: positive(host.shm_size, "shm-size")?,
         init: host.init.unwrap_or(false),
         rlimits: rlimits(host.ulimits.as_deref().unwrap_or_default())?,
@@ -63,9 +64,9 @@ pub(super) fn of(
     Ok((options, life))
 }
 
-fn refuse_what_is_not_there(body: &ContainerCreateBody, host: &HostConfig) -> Result<()> {
+fn refuse_what_is_not_there(host: &HostConfig) -> Result<()> {
     let any = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    if any(&host.binds) || any(&host.volumes_from) || any(&body.volumes) {
+    if any(&host.binds) || any(&host.volumes_from) {
         return Err(ApiError::unsupported("volumes are"));
     }
     let tmpfs = |kind: Option<MountType>| kind == Some(MountType::TMPFS);
@@ -125,6 +126,18 @@ fn warn(host: &HostConfig, warnings: &mut Vec<String>) {
     warnings.extend(
         ignored.iter().map(|what| format!("{what} has no effect: the container is a machine of its own")),
     );
+}
+
+/// Volumes without a name are folders of the writable layer as yet: what is in them goes with the container, which is
+/// what becomes of most.
+fn folders(body: &ContainerCreateBody, warnings: &mut Vec<String>) -> Vec<String> {
+    let folders: Vec<String> = body.volumes.clone().unwrap_or_default();
+    warnings.extend(
+        folders
+            .iter()
+            .map(|path| format!("{path} is no volume of its own, but part of the container's files")),
+    );
+    folders
 }
 
 fn positive(number: Option<i64>, name: &str) -> Result<Option<u64>> {

@@ -10,12 +10,14 @@ use serde_json::Value;
 use super::options;
 use crate::error::{ApiError, Result};
 use crate::http::{self, Reply};
+use crate::names;
 use crate::routes::Call;
 
 pub(crate) async fn update(call: Call, id: &str) -> Result<Reply> {
     let container = call.server.containers.find(id)?;
     let mut document: Value = http::read_json(call.body).await?;
     if let Some(object) = document.as_object_mut() {
+        names::settle::<HostConfig>(object);
         // Clients send every field; what is zero or null is not to change.
         object.retain(|_, value| !is_zero(value));
     }
