@@ -81,6 +81,10 @@ fn unusable(name: &str, error: &io::Error) -> Refusal {
             let message = format!("exec: \"{name}\": stat {name}: {}", describe(error));
             refusal(ErrorCode::CommandNotFound, message)
         }
+        // The words of those who look a program up by its permissions alone.
+        Some(libc::EISDIR) => {
+            refusal(ErrorCode::CommandNotExecutable, format!("exec: \"{name}\": permission denied"))
+        }
         _ => refusal(ErrorCode::CommandNotExecutable, format!("exec: \"{name}\": {}", describe(error))),
     }
 }
@@ -155,7 +159,7 @@ mod tests {
         assert_eq!(forbidden.message, "exec: \"/x\": permission denied");
         assert_eq!(forbidden.code, ErrorCode::CommandNotExecutable);
         let folder = find_program("/x", "/a", |_| errno(libc::EISDIR)).unwrap_err();
-        assert_eq!(folder.message, "exec: \"/x\": is a directory");
+        assert_eq!(folder.message, "exec: \"/x\": permission denied");
     }
 
     #[test]

@@ -51,7 +51,8 @@ pub(crate) fn processes() -> Processes {
 pub(crate) fn statistics(group: &ContainerGroup) -> Statistics {
     Statistics {
         at_us: now_us(),
-        processors: std::thread::available_parallelism().map_or(1, |count| count.get() as u32),
+        processors: std::thread::available_parallelism()
+            .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
         cpu: cpu(&group.read("cpu.stat")),
         memory: memory(group),
         pids: number(&group.read("pids.current")),

@@ -3,6 +3,7 @@
 //! Clients that ask for an upgrade get 101 and the raw stream, all others a body that streams, and give no input.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use capsid_api::frames::{FrameStream, header};
@@ -20,6 +21,10 @@ use crate::server::SessionPlace;
 
 /// Most input bytes that are read at once.
 const INPUT_BYTES: usize = 32 << 10;
+/// How long output goes on that was on its way when the client detached.
+const DETACH_GRACE: Duration = Duration::from_millis(100);
+/// How long a client may go on sending when there is nobody to send to any more.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 /// The raw stream of a terminal, and of old clients.
 pub(crate) const RAW: &str = "application/vnd.docker.raw-stream";
 /// Stdout and stderr in frames.
@@ -160,11 +165,11 @@ pub(crate) fn frame(stream: FrameStream, bytes: &[u8]) -> Bytes {
 
 pub(crate) async fn serve(
     mut session: Session,
-    reader: impl AsyncRead + Unpin,
+    mut reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
 ) -> Ended {
     let input = read_input(
-        reader,
+        &mut reader,
         session.stdin.then(|| session.streams.input()),
         session.close_stdin,
         std::mem::take(&mut session.detach_keys),
@@ -184,7 +189,11 @@ pub(crate) async fn serve(
                     output_over = true;
                 }
                 over = &mut input, if !input_over => match over {
-                    InputOver::Detached => break Ended::Detached,
+                    InputOver::Detached => {
+                        // What was typed before the keys has its echo on the way.
+                        let _ = tokio::time::timeout(DETACH_GRACE, &mut output).await;
+                        break Ended::Detached;
+                    }
                     InputOver::Failed => break Ended::Over,
                     // Output goes on, if the client wants any.
                     InputOver::Ended => input_over = true,
@@ -196,6 +205,8 @@ pub(crate) async fn serve(
         }
     };
     let _ = writer.shutdown().await;
+    // Closed with something unread, the connection would be reset under a client that still sends.
+    let _ = tokio::time::timeout(LEAVE_PATIENCE, tokio::io::copy(&mut reader, &mut tokio::io::sink())).await;
     drop(session.place);
     ended
 }

@@ -262,7 +262,10 @@ impl Container {
             let _ = watch.wait_for(|view| done(view)).await;
             let last = Arc::clone(&watch.borrow());
             let state = &last.record.state;
-            Waited { exit_code: state.exit_code, error: state.error.clone(), notes: last.last_run.clone() }
+            // Who waits for the removal of what never ran hears why from its start.
+            let never_ran = until == WaitFor::Removed && last.ends == seen;
+            let error = if never_ran { String::new() } else { state.error.clone() };
+            Waited { exit_code: state.exit_code, error, notes: last.last_run.clone() }
         }
     }
 }

@@ -60,7 +60,7 @@ pub enum ContainerError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Program and arguments cannot be started.
-    #[error("failed to start the container's process: {message}")]
+    #[error("{message}")]
     Command {
         /// 126 or 127, as shells tell it.
         exit_code: u8,
@@ -111,6 +111,18 @@ impl ContainerError {
         ContainerError::Host { action, source: source.into() }
     }
 
+    /// The same, in messages that call the container as the user did.
+    #[must_use]
+    pub fn calling(self, name: &str) -> ContainerError {
+        match self {
+            ContainerError::Refused { container, request, refused } => {
+                let container = Called { name: name.to_owned(), ..container };
+                ContainerError::Refused { container, request, refused }
+            }
+            other => other,
+        }
+    }
+
     /// The agent's code, if the agent refused.
     #[must_use]
     pub fn agent_code(&self) -> Option<ErrorCode> {
@@ -137,9 +149,6 @@ pub struct Called {
 fn wording(called: &Called, request: Request, refused: Refused) -> String {
     let Called { id, name } = called;
     match (request, refused) {
-        (Request::Kill { .. }, Refused::NotRunning) => {
-            format!("cannot kill container: {id}: container {id} is not running")
-        }
         (Request::Start, Refused::IsPaused) => {
             "cannot start a paused container, try unpause instead".to_owned()
         }
@@ -148,20 +157,17 @@ fn wording(called: &Called, request: Request, refused: Refused) -> String {
         }
         (Request::Remove { .. }, Refused::IsRunning) => {
             let advice = "stop the container before removing or force remove";
-            format!("cannot remove container \"/{name}\": container is running: {advice}")
+            format!("cannot remove container \"{name}\": container is running: {advice}")
         }
         (Request::Remove { .. }, Refused::IsPaused) => {
-            let advice = "stop the container before removing or force remove";
-            format!(
-                "cannot remove container \"/{name}\": container is paused and must be unpaused first: {advice}"
-            )
+            format!("cannot remove container \"{name}\": container is paused and must be unpaused first")
         }
         (Request::Remove { .. }, Refused::IsRestarting) => {
             let advice = "stop the container before removing or force remove";
-            format!("cannot remove container \"/{name}\": container is restarting: {advice}")
+            format!("cannot remove container \"{name}\": container is restarting: {advice}")
         }
         (Request::Exec, Refused::IsPaused) => {
-            format!("container {id} is paused, unpause the container before exec")
+            format!("Container {name} is paused, unpause the container before exec")
         }
         (Request::Attach, Refused::IsPaused) => {
             format!("container {id} is paused, unpause the container before attach")

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::container::ContainerId;
 use crate::containers::{Container, Containers, event_attributes};
+use crate::driver::{Began, command_error};
 use crate::error::ContainerError;
 use crate::events::{EventKind, Events};
 use crate::folders::{ContainerFolder, write_whole};
@@ -272,7 +273,7 @@ impl Containers {
         let pumps = connect(live, record, streams, container).await?;
         let agent = live.sandbox.agent();
         let started = live.sandbox.or_ended(agent.start_process(record.process.clone())).await;
-        let pid = started.map_err(|error| crate::driver::command_error(error.into()))?.pid;
+        let pid = started.map_err(|error| command_error(Began::Exec, error.into()))?.pid;
         container.execs.set(record.id.as_str(), ExecState::Running { pid });
         let view = container.view();
         let action = format!("exec_start: {}", record.process.args.join(" "));

@@ -74,7 +74,7 @@ impl Host {
     /// [`ContainerError::NoImage`], and the store's.
     pub fn image(&self, name: &str) -> Result<Image, ContainerError> {
         self.images.resolve(name).map_err(|error| match error {
-            ResolveError::NotFound(_) => ContainerError::NoImage(name.to_owned()),
+            ResolveError::NotFound(name) => ContainerError::NoImage(name),
             other => ContainerError::Image { image: name.to_owned(), source: Box::new(other) },
         })
     }

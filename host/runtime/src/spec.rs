@@ -22,7 +22,7 @@ const MACHINE_OVERHEAD_MIB: u64 = 40;
 /// The kernel describes each 4 KiB page with 64 bytes.
 const PAGE_DESCRIPTIONS: u64 = 64;
 /// The least limit that Docker takes (moby, `linuxMinMemory`).
-const MIN_MEMORY_BYTES: u64 = 6 << 20;
+pub const MIN_MEMORY_BYTES: u64 = 6 << 20;
 /// The period that processor time is counted against (`cpu.max`), in microseconds.
 const CPU_PERIOD_US: f64 = 100_000.0;
 /// Volumes of an image that are looked at.
@@ -97,8 +97,13 @@ pub enum SpecError {
     #[error("invalid hostname format: {0}")]
     Hostname(String),
     /// Not a capability.
-    #[error("invalid capability: \"{0}\"")]
-    Capability(String),
+    #[error("invalid {list}: unknown capability: \"{name}\"")]
+    Capability {
+        /// `CapAdd` or `CapDrop`.
+        list: &'static str,
+        /// As the kernel would call it.
+        name: String,
+    },
     /// Under Docker's least.
     #[error("Minimum memory limit allowed is 6MB")]
     MemoryTooSmall,
@@ -106,7 +111,10 @@ pub enum SpecError {
     #[error("a container has at most {} MiB of memory", capsid_vmm::config::MAX_MEMORY_MIB)]
     MemoryTooLarge,
     /// Not a number of processors that a machine can have.
-    #[error("Range of CPUs is from 0.01 to {}.00", capsid_vmm::config::MAX_VCPUS)]
+    #[error(
+        "range of CPUs is from 0.01 to {0}.00, as there are only {0} CPUs available",
+        capsid_vmm::config::MAX_VCPUS
+    )]
     Cpus,
     /// A soft limit over its hard limit.
     #[error("ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")]
@@ -313,7 +321,8 @@ fn capabilities(options: &RunOptions) -> Result<Vec<Capability>, SpecError> {
     if options.privileged {
         return Ok(Capability::ALL.to_vec());
     }
-    let (added, dropped) = (named(&options.cap_add)?, named(&options.cap_drop)?);
+    let added = named("CapAdd", &options.cap_add)?;
+    let dropped = named("CapDrop", &options.cap_drop)?;
     let all = |names: &[String]| names.iter().any(|name| is_all(name));
     // As Docker: an explicit --cap-add outlives --cap-drop ALL, an explicit --cap-drop outlives --cap-add ALL.
     let base: &[Capability] = match (all(&options.cap_add), all(&options.cap_drop)) {
@@ -332,11 +341,11 @@ fn is_all(name: &str) -> bool {
     name.eq_ignore_ascii_case("ALL")
 }
 
-fn named(names: &[String]) -> Result<Vec<Capability>, SpecError> {
+fn named(list: &'static str, names: &[String]) -> Result<Vec<Capability>, SpecError> {
     let parse = |name: &String| {
         let upper = name.to_ascii_uppercase();
         let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-        Capability::from_name(&full).ok_or_else(|| SpecError::Capability(name.clone()))
+        Capability::from_name(&full).ok_or(SpecError::Capability { list, name: full })
     };
     names.iter().filter(|name| !is_all(name)).map(parse).collect()
 }
@@ -462,6 +471,6 @@ mod tests {
         assert_eq!(of("ALL", "").unwrap(), Capability::ALL);
         assert!(!of("ALL", "CAP_SYS_ADMIN").unwrap().contains(&Capability::SysAdmin));
         assert!(!of("", "chown").unwrap().contains(&Capability::Chown));
-        assert_eq!(of("wings", ""), Err(SpecError::Capability("wings".into())));
+        assert_eq!(of("wings", ""), Err(SpecError::Capability { list: "CapAdd", name: "CAP_WINGS".into() }));
     }
 }

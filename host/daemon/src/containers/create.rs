@@ -22,6 +22,7 @@ pub(crate) async fn create(call: Call) -> Result<Reply> {
         return Err(ApiError::invalid("config cannot be empty in order to create a container"));
     }
     let document = documents::normalise(document);
+    documents::check_restart_policy(&document)?;
     let body: ContainerCreateBody = serde_json::from_value(document.clone())
         .map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))?;
     let image_name = body.image.clone().unwrap_or_default();

@@ -5,6 +5,7 @@ use capsid_api::models::{ContainerCreateBody, HostConfig};
 use oci_spec::image::ImageConfiguration;
 use serde_json::{Map, Value, json};
 
+use crate::error::{ApiError, Result};
 use crate::names;
 
 /// Accepts what Docker accepts beside the documented form: a command as one text, and names in any case.
@@ -27,6 +28,16 @@ pub(super) fn normalise(mut document: Value) -> Value {
         }
     }
     document
+}
+
+/// A policy that there is none of is told so by name, and not as a document that makes no sense.
+pub(super) fn check_restart_policy(document: &Value) -> Result<()> {
+    let name = document["HostConfig"]["RestartPolicy"]["Name"].as_str().unwrap_or_default();
+    if matches!(name, "" | "no" | "always" | "on-failure" | "unless-stopped") {
+        return Ok(());
+    }
+    let known = "use one of 'no', 'always', 'on-failure', or 'unless-stopped'";
+    Err(ApiError::invalid(format!("invalid restart policy: unknown policy '{name}'; {known}")))
 }
 
 /// What is kept of a container's making.

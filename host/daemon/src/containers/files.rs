@@ -36,7 +36,7 @@ pub(crate) async fn stat(call: &Call, id: &str) -> Result<Reply> {
     let machine = container.files().await?;
     let found = machine.or_ended(machine.agent().stat_path(path)).await;
     let mut reply = http::empty(StatusCode::OK);
-    put_stat(&mut reply, &found.map_err(|error| explain(error, path, &container))?)?;
+    put_stat(&mut reply, &found.map_err(|error| explain(error, path, id))?)?;
     Ok(reply)
 }
 
@@ -45,7 +45,7 @@ pub(crate) async fn read(call: &Call, id: &str) -> Result<Reply> {
     let (container, path) = (call.server.containers.find(id)?, path(call)?);
     let machine = container.files().await?;
     let found = machine.or_ended(machine.agent().read_tree(path)).await;
-    let (stat, archive) = found.map_err(|error| explain(error, path, &container))?;
+    let (stat, archive) = found.map_err(|error| explain(error, path, id))?;
     let (sender, mut reply) = http::streamed_archive();
     put_stat(&mut reply, &stat)?;
     tokio::spawn(send(machine, archive, sender));
@@ -74,7 +74,7 @@ pub(crate) async fn write(call: Call, id: &str) -> Result<Reply> {
     let machine = container.files().await?;
     let body = BodyReader::new(call.body, CLIENT_PATIENCE);
     let written = machine.or_ended(machine.agent().write_tree(&path, &options, body)).await;
-    written.map_err(|error| explain(error, &path, &container))?;
+    written.map_err(|error| explain(error, &path, id))?;
     call.server.containers.tell(&container, "extract-to-dir", &[]);
     Ok(http::empty(StatusCode::OK))
 }
@@ -108,9 +108,9 @@ fn configured_user(container: &Container) -> Option<String> {
     (!user.is_empty()).then(|| user.to_owned())
 }
 
-fn explain(error: ContainerError, path: &str, container: &Container) -> ApiError {
+fn explain(error: ContainerError, path: &str, container: &str) -> ApiError {
     if error.agent_code() == Some(ErrorCode::NotFound) {
-        let message = format!("Could not find the file {path} in container {}", container.id());
+        let message = format!("Could not find the file {path} in container {container}");
         return ApiError::not_found(message);
     }
     error.into()

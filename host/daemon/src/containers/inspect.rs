@@ -55,6 +55,7 @@ fn describe(view: &View, log: &str) -> Value {
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
+        "ExecIDs": null,
         "HostConfig": record.documents["HostConfig"],
         "GraphDriver": { "Data": null, "Name": "erofs" },
         "Mounts": mounts(view),

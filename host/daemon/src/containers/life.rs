@@ -9,6 +9,7 @@ use capsid_protocol::TerminalSize;
 use capsid_runtime::container::ContainerName;
 use capsid_runtime::containers::{Container, WaitFor, Waited};
 use capsid_runtime::driver::Outcome;
+use capsid_runtime::error::ContainerError;
 use capsid_runtime::lifecycle::{Phase, Request};
 use capsid_runtime::record::SIGKILL;
 use capsid_runtime::sandbox::engine_name;
@@ -61,10 +62,13 @@ pub(crate) async fn restart(call: &Call, id: &str) -> Result<Reply> {
 }
 
 pub(crate) async fn kill(call: &Call, id: &str) -> Result<Reply> {
-    let signal = signal(call)?.unwrap_or(SIGKILL);
-    let container = find(call, id)?;
+    let cannot = |error: ApiError| {
+        ApiError::new(error.status, format!("cannot kill container: {id}: {}", error.message))
+    };
+    let signal = signal(call).map_err(cannot)?.unwrap_or(SIGKILL);
+    let container = find(call, id).map_err(cannot)?;
     let ended = container.wait(WaitFor::NextExit);
-    container.kill(signal).await?;
+    container.kill(signal).await.map_err(|error| cannot(error.into()))?;
     // Clients go on as if it had ended: Docker's daemon waits, too.
     if signal == SIGKILL {
         let _ = tokio::time::timeout(KILL_TIMEOUT, ended).await;
@@ -84,13 +88,21 @@ pub(crate) async fn rename(call: &Call, id: &str) -> Result<Reply> {
     let container = find(call, id)?;
     let name =
         call.query.text("name").ok_or_else(|| ApiError::invalid("Neither old nor new names may be empty"))?;
-    let name: ContainerName = name.parse().map_err(|error| ApiError::invalid(format!("{error}")))?;
+    let allocating = "Error when allocating new name";
+    let name: ContainerName = name.parse().map_err(|_| {
+        let rule = "only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed";
+        ApiError::invalid(format!("{allocating}: Invalid container name (/{name}), {rule}"))
+    })?;
     let old = container.view().record.name.clone();
     if old == name {
         let message = "Renaming a container with the same name as its current name";
         return Err(ApiError::invalid(message));
     }
-    call.server.containers.rename(&container, name).await?;
+    call.server.containers.rename(&container, name).await.map_err(|error| {
+        let taken = matches!(error, ContainerError::NameTaken { .. });
+        let error = ApiError::from(error);
+        if taken { ApiError::new(error.status, format!("{allocating}: {}", error.message)) } else { error }
+    })?;
     Ok(http::no_content())
 }
 
@@ -98,7 +110,8 @@ pub(crate) async fn remove(call: &Call, id: &str) -> Result<Reply> {
     if call.query.flag("link") {
         return Err(ApiError::unsupported("links are"));
     }
-    find(call, id)?.remove(call.query.flag("force")).await?;
+    let removed = find(call, id)?.remove(call.query.flag("force")).await;
+    removed.map_err(|error| error.calling(id))?;
     Ok(http::no_content())
 }
 

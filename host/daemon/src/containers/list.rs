@@ -37,6 +37,7 @@ const FILTERS: &[&str] = &[
 ];
 /// What one compiled pattern may take, in bytes.
 const MAX_PATTERN_BYTES: usize = 1 << 20;
+const HEALTHS: &[&str] = &["none", "starting", "healthy", "unhealthy"];
 const STATUSES: &[&str] = &["created", "running", "paused", "restarting", "removing", "exited", "dead"];
 
 /// One container of a list; the fields are the API's `ContainerSummary`, borrowed where they can be.
@@ -147,7 +148,10 @@ struct Selection<'a> {
 impl<'a> Selection<'a> {
     fn read(call: &Call, filters: &'a Filters) -> Result<Selection<'a>> {
         if let Some(bad) = filters.get("status").iter().find(|status| !STATUSES.contains(&status.as_str())) {
-            return Err(ApiError::invalid(format!("invalid filter 'status={bad}'")));
+            return Err(one_of("status", "state", bad, STATUSES));
+        }
+        if let Some(bad) = filters.get("health").iter().find(|health| !HEALTHS.contains(&health.as_str())) {
+            return Err(one_of("health", "health", bad, HEALTHS));
         }
         let limit = call.query.number("limit")?.unwrap_or(-1);
         let anchor = |name: &str| -> Result<Option<(Timestamp, ContainerId)>> {
@@ -219,8 +223,18 @@ impl<'a> Selection<'a> {
     }
 }
 
+fn one_of(filter: &str, what: &str, bad: &str, known: &[&str]) -> ApiError {
+    let known = known.join(", ");
+    ApiError::invalid(format!(
+        "invalid filter '{filter}={bad}': invalid value for {what} ({bad}): must be one of {known}"
+    ))
+}
+
 fn exit_code(text: &str) -> Result<u8> {
-    let code: i64 = text.parse().map_err(|_| ApiError::invalid(format!("invalid filter 'exited={text}'")))?;
+    let code: i64 = text.parse().map_err(|_| {
+        let reason = format!("strconv.Atoi: parsing {text:?}: invalid syntax");
+        ApiError::invalid(format!("invalid filter 'exited={text}': {reason}"))
+    })?;
     u8::try_from(code).map_err(|_| ApiError::invalid(format!("invalid filter 'exited={text}'")))
 }
 

@@ -27,6 +27,7 @@ pub(super) fn of(
 ) -> Result<(RunOptions, LifeOptions)> {
     let host = body.host_config.clone().unwrap_or_default();
     refuse_what_is_not_there(&host)?;
+    check_swap(&host)?;
     warn(&host, warnings);
     let image_settings = image.config().as_ref();
     let mut labels: BTreeMap<String, String> = image_settings
@@ -150,6 +151,16 @@ fn positive(number: Option<i64>, name: &str) -> Result<Option<u64>> {
 }
 
 /// Docker's two ways to say how much processor time there is.
+/// Memory and swap together are no less than memory; there is no swap, so nothing follows from it.
+pub(super) fn check_swap(host: &HostConfig) -> Result<()> {
+    let (memory, both) = (host.memory.unwrap_or(0), host.memory_swap.unwrap_or(0));
+    if memory > 0 && both > 0 && both < memory {
+        let message = "Minimum memoryswap limit should be larger than memory limit, see usage";
+        return Err(ApiError::invalid(message));
+    }
+    Ok(())
+}
+
 pub(super) fn cpus(host: &HostConfig) -> Result<Option<f64>> {
     let nano = host.nano_cpus.unwrap_or(0);
     let (quota, period) = (host.cpu_quota.unwrap_or(0), host.cpu_period.unwrap_or(0));
@@ -383,7 +394,8 @@ pub(crate) fn signal_number(text: &str) -> Result<i32> {
     let invalid = || ApiError::invalid(format!("invalid signal: {text}"));
     if let Ok(number) = text.parse::<i32>() {
         let valid = (1..=31).contains(&number) || REAL_TIME.contains(&number);
-        return if valid { Ok(number) } else { Err(invalid()) };
+        let unsupported = || ApiError::invalid(format!("the linux daemon does not support signal {number}"));
+        return if valid { Ok(number) } else { Err(unsupported()) };
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);

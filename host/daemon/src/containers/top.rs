@@ -112,7 +112,11 @@ fn column(text: String) -> Result<Column> {
         "comm" | "ucmd" | "ucomm" => ("comm", if name == "comm" { "COMMAND" } else { "CMD" }),
         "args" | "command" => ("args", "COMMAND"),
         "cmd" => ("args", "CMD"),
-        _ => return Err(unknown(&text)),
+        _ => {
+            let name: String = name.chars().take(100).collect();
+            let message = format!("ps: error: unknown user-defined format specifier {name:?}");
+            return Err(ApiError::internal(message));
+        }
     };
     Ok(Column { name: name.to_owned(), title: own_title.unwrap_or(title).to_owned() })
 }

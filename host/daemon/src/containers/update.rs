@@ -5,9 +5,10 @@ use capsid_protocol::{Limit, LimitChanges};
 use capsid_runtime::containers::Container;
 use capsid_runtime::lifecycle::Phase;
 use capsid_runtime::live::CPU_PERIOD_US;
+use capsid_runtime::spec::{MIN_MEMORY_BYTES, SpecError};
 use serde_json::Value;
 
-use super::options;
+use super::{documents, options};
 use crate::error::{ApiError, Result};
 use crate::http::{self, Reply};
 use crate::names;
@@ -21,6 +22,7 @@ pub(crate) async fn update(call: Call, id: &str) -> Result<Reply> {
         // Clients send every field; what is zero or null is not to change.
         object.retain(|_, value| !is_zero(value));
     }
+    documents::check_restart_policy(&serde_json::json!({ "HostConfig": &document }))?;
     let wishes: HostConfig = serde_json::from_value(document.clone())
         .map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))?;
     let policy = match &wishes.restart_policy {
@@ -41,6 +43,10 @@ pub(crate) async fn update(call: Call, id: &str) -> Result<Reply> {
         .map(|bytes| u64::try_from(bytes).map_err(|_| ApiError::invalid("invalid memory")))
         .transpose()?;
     let pids = wishes.pids_limit;
+    if memory.is_some_and(|bytes| bytes < MIN_MEMORY_BYTES) {
+        return Err(ApiError::invalid(SpecError::MemoryTooSmall.to_string()));
+    }
+    options::check_swap(&wishes)?;
     let changes = LimitChanges {
         memory_bytes: memory.map(Limit::Most),
         cpu_quota_us: cpus.map(quota),

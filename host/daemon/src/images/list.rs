@@ -26,12 +26,15 @@ pub(crate) fn summaries(server: &Server, filters: &Filters) -> Result<Vec<ImageS
     let mut summaries = Vec::new();
     for image in images {
         let id = image.id.to_string();
-        let tags: Vec<String> = image.references.iter().map(ToString::to_string).collect();
-        if filters.truth("dangling")? == Some(!tags.is_empty()) {
+        let all: Vec<String> = image.references.iter().map(ToString::to_string).collect();
+        if filters.truth("dangling")? == Some(!all.is_empty()) {
             continue;
         }
+        // Only the names that are asked for are shown, and images without one not at all.
         let wanted = filters.get("reference");
-        if !wanted.is_empty() && !wanted.iter().any(|pattern| tags.iter().any(|tag| names(pattern, tag))) {
+        let is_wanted = |tag: &String| wanted.is_empty() || wanted.iter().any(|pattern| names(pattern, tag));
+        let tags: Vec<String> = all.into_iter().filter(is_wanted).collect();
+        if tags.is_empty() && !wanted.is_empty() {
             continue;
         }
         let labels = labels(store, &id);
@@ -61,8 +64,25 @@ pub(super) fn labels(store: &Store, id: &str) -> BTreeMap<String, String> {
     config.and_then(|config| config.labels().clone()).unwrap_or_default().into_iter().collect()
 }
 
+/// Whether a pattern means a name: with its tag, without it, or by the last parts of its path.
 fn names(pattern: &str, tag: &str) -> bool {
-    tag == pattern || tag.split(':').next() == Some(pattern) || tag.rsplit('/').next() == Some(pattern)
+    let repository = tag.rsplit_once(':').map_or(tag, |(repository, _)| repository);
+    let glob = |text: &str| matches_glob(pattern.as_bytes(), text.as_bytes());
+    glob(tag) || glob(repository)
+}
+
+/// Go's `path.Match` without its ranges: `*` and `?` stand for anything but a slash.
+fn matches_glob(pattern: &[u8], text: &[u8]) -> bool {
+    match (pattern.split_first(), text.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), None) => matches_glob(rest, text),
+        (Some((b'*', rest)), Some((byte, more))) => {
+            matches_glob(rest, text) || (*byte != b'/' && matches_glob(pattern, more))
+        }
+        (Some((b'?', rest)), Some((byte, more))) => *byte != b'/' && matches_glob(rest, more),
+        (Some((wanted, rest)), Some((byte, more))) => wanted == byte && matches_glob(rest, more),
+        (Some(_), None) | (None, Some(_)) => false,
+    }
 }
 
 pub(super) fn seconds(created: Option<&str>) -> i64 {
@@ -123,4 +143,22 @@ fn history_of(image: &Image) -> Vec<ImageHistoryResponseItem> {
     }
     steps.reverse();
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_mean_names_with_and_without_their_tag() {
+        let means = |pattern: &str| {
+            let tags = ["alpine:latest", "alpine:3.10", "example.org:5000/a/b:c"];
+            tags.into_iter().filter(|tag| names(pattern, tag)).collect::<Vec<_>>()
+        };
+        assert_eq!(means("alp*"), ["alpine:latest", "alpine:3.10"]);
+        assert_eq!(means("alpine"), ["alpine:latest", "alpine:3.10"]);
+        assert_eq!(means("*:3.?0"), ["alpine:3.10"]);
+        assert_eq!(means("example.org:5000/*/b"), ["example.org:5000/a/b:c"]);
+        assert_eq!((means("*pin"), means("b"), means("")), (vec![], vec![], vec![]));
+    }
 }

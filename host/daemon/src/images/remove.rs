@@ -34,7 +34,8 @@ fn remove_now(containers: &Containers, name: &str, force: bool) -> Result<Vec<Im
     };
     let options = RemoveOptions { force, in_use: &in_use };
     let host = containers.host();
-    let removed = host.images.remove(name, &options).map_err(|error| remove_error(name, &error))?;
+    let image = host.image(name).map(|image| image.id.to_string()).ok();
+    let removed = host.images.remove(name, &options).map_err(|error| remove_error(&error))?;
     let mut items = Vec::new();
     for one in removed {
         let mut item = ImageDeleteResponseItem::default();
@@ -48,17 +49,19 @@ fn remove_now(containers: &Containers, name: &str, force: bool) -> Result<Vec<Im
                 "delete"
             }
         };
-        let id = item.untagged.clone().or_else(|| item.deleted.clone()).unwrap_or_default();
+        // An image that loses a name is told of by its identifier.
+        let id = if item.untagged.is_some() { image.clone() } else { item.deleted.clone() };
+        let id = id.unwrap_or_default();
         host.events.tell(EventKind::Image, action, id.clone(), BTreeMap::from([("name".to_owned(), id)]));
         items.push(item);
     }
     Ok(items)
 }
 
-fn remove_error(name: &str, error: &RemoveError) -> ApiError {
+fn remove_error(error: &RemoveError) -> ApiError {
     match error {
-        RemoveError::Resolve(capsid_image::ResolveError::NotFound(_)) => {
-            ApiError::not_found(format!("No such image: {name}"))
+        RemoveError::Resolve(missing @ capsid_image::ResolveError::NotFound(_)) => {
+            ApiError::not_found(missing.to_string())
         }
         RemoveError::ReferenceInUse { .. }
         | RemoveError::SeveralReferences(_)

@@ -43,9 +43,7 @@ pub(crate) async fn get(call: &Call, names: Vec<String>) -> Result<Reply> {
 
 fn refused(error: &SaveError) -> ApiError {
     match error {
-        SaveError::Resolve(ResolveError::NotFound(name)) => {
-            ApiError::not_found(format!("No such image: {name}"))
-        }
+        SaveError::Resolve(ResolveError::NotFound(_)) => ApiError::not_found(error.to_string()),
         SaveError::Resolve(ResolveError::Ambiguous(_)) | SaveError::TooMany => {
             ApiError::invalid(error.to_string())
         }

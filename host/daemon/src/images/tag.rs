@@ -21,7 +21,7 @@ pub(crate) async fn tag(call: &Call, name: String) -> Result<Reply> {
     let reference = Reference::parse(&text).map_err(|error| ApiError::invalid(error.to_string()))?;
     let host = Arc::clone(call.server.containers.host());
     blocking(move || {
-        let id = host.images.tag(&name, &reference).map_err(|error| refused(&name, &error))?.to_string();
+        let id = host.images.tag(&name, &reference).map_err(|error| refused(&error))?.to_string();
         let attributes = BTreeMap::from([("name".to_owned(), reference.to_string())]);
         host.events.tell(EventKind::Image, "tag", id, attributes);
         Ok(())
@@ -30,9 +30,9 @@ pub(crate) async fn tag(call: &Call, name: String) -> Result<Reply> {
     Ok(http::empty(StatusCode::CREATED))
 }
 
-fn refused(name: &str, error: &TagError) -> ApiError {
+fn refused(error: &TagError) -> ApiError {
     match error {
-        TagError::Resolve(ResolveError::NotFound(_)) => ApiError::not_found(format!("No such image: {name}")),
+        TagError::Resolve(ResolveError::NotFound(_)) => ApiError::not_found(error.to_string()),
         TagError::Resolve(ResolveError::Ambiguous(_)) | TagError::Digest => {
             ApiError::invalid(error.to_string())
         }

@@ -81,7 +81,11 @@ impl Records {
     /// Docker's order: a whole id, then a reference, then the start of an id. The reference is returned if the
     /// image was found by it.
     pub(super) fn find(&self, name: &str) -> Result<(&ImageRecord, Option<Reference>), ResolveError> {
-        let not_found = || ResolveError::NotFound(name.chars().take(300).collect());
+        // As Docker: with the tag that is meant.
+        let not_found = || {
+            let whole = Reference::parse(name).map(|reference| reference.to_string());
+            ResolveError::NotFound(whole.unwrap_or_else(|_| name.chars().take(300).collect()))
+        };
         if let Ok(id) = name.parse().or_else(|_| Digest::from_hex(name)) {
             return self.by_id(&id).map(|image| (image, None)).ok_or_else(not_found);
         }

@@ -176,7 +176,8 @@ impl Driver {
         if self.record.state.oom_killed {
             self.tell("oom", &[]);
         }
-        self.tell("die", &[("exitCode", code)]);
+        let seconds = self.started.elapsed().as_secs().to_string();
+        self.tell("die", &[("execDuration", seconds), ("exitCode", code)]);
         let stopped = self.stopping.take();
         if stopped.is_some() {
             self.tell("stop", &[]);

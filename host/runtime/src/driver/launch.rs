@@ -195,7 +195,7 @@ impl Launch {
             }
         }
         let started = sandbox.or_ended(sandbox.agent().start_process(spec.process)).await;
-        let started = started.map_err(|error| command_error(error.into()))?;
+        let started = started.map_err(|error| command_error(Began::Container, error.into()))?;
         timeline.guest("process-started", started.at_us);
         Ok((log, pumps))
     }
@@ -262,12 +262,31 @@ fn image_error(
     ContainerError::Image { image: record.image.clone(), source: Box::new(error) }
 }
 
-/// A program that does not exist or cannot be executed has an exit code of its own.
-pub(crate) fn command_error(error: ContainerError) -> ContainerError {
+/// What a program was to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Began {
+    /// The container's own process.
+    Container,
+    /// A further one.
+    Exec,
+}
+
+/// A program that does not exist or cannot be executed has an exit code of its own, and Docker's words around its reason:
+/// clients tell such failures from others by them.
+pub(crate) fn command_error(began: Began, error: ContainerError) -> ContainerError {
     let exit_code = match error.agent_code() {
         Some(ErrorCode::CommandNotFound) => 127,
         Some(ErrorCode::CommandNotExecutable) => 126,
         _ => return error,
     };
-    ContainerError::Command { exit_code, message: describe(&error) }
+    let around = match began {
+        Began::Container => {
+            "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create \
+             failed"
+        }
+        Began::Exec => "OCI runtime exec failed: exec failed",
+    };
+    let reason = describe(&error);
+    let message = format!("{around}: unable to start container process: {reason}: unknown");
+    ContainerError::Command { exit_code, message }
 }

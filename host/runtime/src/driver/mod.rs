@@ -33,7 +33,7 @@ use crate::streams::Streams;
 use crate::timeline::Timeline;
 
 use ending::{AfterEnd, Stopping};
-pub(crate) use launch::{LaunchError, command_error};
+pub(crate) use launch::{Began, LaunchError, command_error};
 pub use lend::FilesMachine;
 use lend::Lent;
 

@@ -45,7 +45,7 @@ const OPTIONS: &[&str] =
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum LogConfigError {
     /// There is no such driver here.
-    #[error("logger: no log driver named '{0}' is registered")]
+    #[error("error looking up logging plugin {0}: plugin \"{0}\" not found")]
     UnknownDriver(String),
     /// The driver has no such option.
     #[error("unknown log opt '{option}' for {}", option_owner(*.driver))]
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn refusals_are_in_dockers_words() {
-        assert_eq!(refusal("gelf", &[]), "logger: no log driver named 'gelf' is registered");
+        assert_eq!(refusal("gelf", &[]), "error looking up logging plugin gelf: plugin \"gelf\" not found");
         assert_eq!(refusal("", &[("asdf", "1")]), "unknown log opt 'asdf' for json-file log driver");
         assert_eq!(refusal("local", &[("tags", "1")]), "unknown log opt 'tags' for log driver local");
         assert_eq!(refusal("", &[("max-size", "0")]), "max-size must be a positive number");
