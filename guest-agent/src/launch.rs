@@ -221,7 +221,9 @@ fn enter_working_folder(spec: &ProcessSpec) -> Result<(), Refusal> {
         })?;
     }
     rustix::process::chdir(cwd).map_err(|error| {
-        let code = if error == Errno::NOENT { ErrorCode::NotFound } else { ErrorCode::InvalidArgument };
+        // As of a program that is not there, which is how Docker's clients hear of it.
+        let code =
+            if error == Errno::NOENT { ErrorCode::CommandNotFound } else { ErrorCode::InvalidArgument };
         let words = describe(&error.into());
         refusal(code, format!("chdir to cwd ({cwd:?}) set in config.json failed: {words}"))
     })?;

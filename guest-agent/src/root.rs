@@ -35,6 +35,7 @@ pub(crate) fn prepare(request: &PrepareRoot) -> Result<Prepared, Refusal> {
     set_clock(request.realtime_ns)?;
     overlay::stack(request.layers, request.writable, request.resolv_conf.is_some())?;
     write_files(request)?;
+    request.sysctls.iter().try_for_each(|(name, value)| set_parameter(name, value))?;
     let group = ContainerGroup::create(&request.limits)?;
     let container = container::start(request, &group)?;
     Ok(Prepared { container, group })
@@ -45,8 +46,11 @@ fn check(request: &PrepareRoot) -> Result<(), Refusal> {
     if request.layers > overlay::MAX_LAYERS {
         return bad(format!("{} layers are more than {}", request.layers, overlay::MAX_LAYERS));
     }
-    if request.tmpfs.len() > MAX_ENTRIES || request.extra_hosts.len() > MAX_ENTRIES {
-        return bad(format!("more than {MAX_ENTRIES} tmpfs mounts or hosts"));
+    if request.tmpfs.len() > MAX_ENTRIES
+        || request.extra_hosts.len() > MAX_ENTRIES
+        || request.sysctls.len() > MAX_ENTRIES
+    {
+        return bad(format!("more than {MAX_ENTRIES} tmpfs mounts, hosts or sysctls"));
     }
     if request.hostname.len() > MAX_HOSTNAME {
         return bad(format!("the host name is longer than {MAX_HOSTNAME} bytes"));
@@ -59,6 +63,18 @@ fn check(request: &PrepareRoot) -> Result<(), Refusal> {
         Some(path) => bad(format!("the path {path:?} of a mount is not absolute and plain")),
         None => Ok(()),
     }
+}
+
+/// Sets a parameter of the kernel: the machine is the container's own, so it may have any.
+fn set_parameter(name: &str, value: &str) -> Result<(), Refusal> {
+    let refused =
+        |why: &str| refusal(ErrorCode::InvalidArgument, format!("failed to set sysctl {name}: {why}"));
+    let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
+    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(refused("there is no such parameter"));
+    }
+    let written = crate::cgroup::write_existing(&format!("/proc/sys/{path}"), value);
+    written.map_err(|error| refused(&crate::error::describe(&error)))
 }
 
 fn set_clock(realtime_ns: Option<u64>) -> Result<(), StepError> {
@@ -129,6 +145,7 @@ mod tests {
             privileged: false,
             realtime_ns: None,
             folders: Vec::new(),
+            sysctls: Vec::new(),
         }
     }
 

@@ -22,6 +22,8 @@ pub(crate) fn stay_as_init(terminal: bool) -> Result<(), StepError> {
     all.block();
     match sys::process::fork(UnshareFlags::empty(), None).step(|| "failed to start the program".to_owned())? {
         Forked::Parent(child) => {
+            // Programs and people look for it by the name that Docker's has.
+            let _ = rustix::thread::set_name(c"docker-init");
             // The status channel and the like: they must end when the program takes them over.
             sys::process::close_all_but(&[]);
             forward_and_reap(&all, child.pid)

@@ -32,6 +32,9 @@ pub struct PrepareRoot {
     /// Folders that are made where there are none: absolute paths.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub folders: Vec<String>,
+    /// Parameters of the kernel, as sysctl(8) names them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sysctls: Vec<(String, String)>,
 }
 
 /// Where changes to the root go.

@@ -45,6 +45,7 @@ fn prepare_root() -> PrepareRoot {
         writable: WritableLayer::Disk,
         read_only: true,
         folders: vec!["/data".to_owned()],
+        sysctls: vec![("kernel.msgmax".to_owned(), "1000".to_owned())],
         tmpfs: vec![TmpfsMount { path: "/run".to_owned(), options: "size=1m,exec".to_owned() }],
         shm_bytes: 67_108_864,
         hostname: "box".to_owned(),
@@ -102,6 +103,7 @@ fn add_requests(snapshot: &mut Snapshot) {
         limits: Limits::default(),
         realtime_ns: None,
         folders: Vec::new(),
+        sysctls: Vec::new(),
         ..prepare_root()
     };
     snapshot.add("Request::PrepareRoot, the least", Request::PrepareRoot(Box::new(least)));

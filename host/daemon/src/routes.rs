@@ -136,6 +136,7 @@ async fn images_table(call: Call, method: &Method, path: &[&str]) -> Result<Repl
         ("POST", [name @ .., "tag"]) if !name.is_empty() => images::tag::tag(&call, name.join("/")).await,
         ("DELETE", name) if !name.is_empty() => images::remove::remove(&call, name.join("/")).await,
         ("POST", ["create"]) => Err(ApiError::unsupported("pulling and importing images is")),
+        ("GET", ["search"]) | ("POST", [_, .., "push"]) => Err(ApiError::unsupported("registries are")),
         _ => Err(missing(method, path)),
     }
 }

@@ -66,6 +66,9 @@ pub struct RunOptions {
     /// Folders that the user wants to be there, beside those of the image's volumes.
     #[serde(default)]
     pub folders: Vec<String>,
+    /// Parameters of the machine's kernel.
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
     /// Size of /dev/shm.
     pub shm_bytes: Option<u64>,
     /// A small init in front of the process.
@@ -177,6 +180,7 @@ impl ContainerSpec {
             privileged: options.privileged,
             realtime_ns: None,
             folders: folders(image, options),
+            sysctls: options.sysctls.clone().into_iter().collect(),
         };
         Ok(ContainerSpec { vcpus, memory_mib, root, process })
     }

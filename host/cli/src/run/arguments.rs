@@ -153,6 +153,7 @@ pub(super) fn options(arguments: &RunArguments, command: &[String]) -> Result<Ru
         read_only: arguments.read_only,
         tmpfs: arguments.tmpfs.clone(),
         folders: Vec::new(),
+        sysctls: Default::default(),
         shm_bytes: arguments.shm_size,
         init: arguments.init,
         rlimits: arguments.ulimit.clone(),

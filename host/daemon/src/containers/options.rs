@@ -9,7 +9,7 @@ use capsid_api::models::{
 use capsid_protocol::{Rlimit, RlimitKind, TerminalSize, TmpfsMount};
 use capsid_runtime::engine::EngineChoice;
 use capsid_runtime::lifecycle::RestartPolicy;
-use capsid_runtime::logs::LogConfig;
+use capsid_runtime::logs::{LogConfig, LogConfigError};
 use capsid_runtime::record::{HealthOptions, LifeOptions, LogOptions, StopSignal};
 use capsid_runtime::spec::RunOptions;
 use oci_spec::image::ImageConfiguration;
@@ -52,6 +52,7 @@ pub(super) fn of(
         read_only: host.readonly_rootfs.unwrap_or(false),
         tmpfs: tmpfs(&host)?,
         folders: folders(body, warnings),
+        sysctls: host.sysctls.clone().unwrap_or_default().into_iter().collect(),
         shm_bytes: positive(host.shm_size, "shm-size")?,
         init: host.init.unwrap_or(false),
         rlimits: rlimits(host.ulimits.as_deref().unwrap_or_default())?,
@@ -118,7 +119,6 @@ fn warn(host: &HostConfig, warnings: &mut Vec<String>) {
         (set(host.cpu_realtime_period) || set(host.cpu_realtime_runtime), "real-time scheduling"),
         (named(&host.cgroup_parent), "cgroup parent"),
         (host.oom_kill_disable == Some(true), "disabling the OOM killer"),
-        (host.sysctls.as_ref().is_some_and(|sysctls| !sysctls.is_empty()), "sysctls"),
     ] {
         if is_set {
             ignored.push(what);
@@ -324,11 +324,19 @@ pub(super) fn restart_policy(host: &HostConfig) -> Result<RestartPolicy> {
     })
 }
 
+/// Where Docker's daemon would find a fault only at the start, its words for that are around it.
+fn log_refused(error: &LogConfigError) -> String {
+    match error {
+        LogConfigError::UnknownDriver(_) | LogConfigError::UnknownOption { .. } => error.to_string(),
+        _ => format!("failed to create task for container: failed to initialize logging driver: {error}"),
+    }
+}
+
 fn log(host: &HostConfig) -> Result<LogOptions> {
     let config = host.log_config.clone().unwrap_or_default();
     let options: BTreeMap<String, String> = config.config.unwrap_or_default().into_iter().collect();
     let driver = config.typ.unwrap_or_default();
-    LogConfig::parse(&driver, &options).map_err(|error| ApiError::invalid(error.to_string()))?;
+    LogConfig::parse(&driver, &options).map_err(|error| ApiError::invalid(log_refused(&error)))?;
     Ok(LogOptions { driver, options })
 }
 
