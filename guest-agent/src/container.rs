@@ -28,7 +28,7 @@ use crate::error::{Step, StepError, chain, refusal};
 use crate::mounts::{self, make_folders, make_read_only, mask, mode_of, mount_new, parse_options};
 use crate::stdio::ChildStdio;
 use crate::sys::process::{Child, Forked};
-use crate::{boot, descriptors, devices, launch, overlay, sys};
+use crate::{boot, cgroup, descriptors, devices, launch, overlay, root, sys};
 
 /// Number of `DEVPTS_SUPER_MAGIC` (linux/magic.h).
 const DEVPTS_MAGIC: u64 = 0x1cd1;
@@ -178,6 +178,11 @@ fn enter(request: &PrepareRoot) -> Result<OwnedFd, StepError> {
         .step(|| "failed to set the host name".to_owned())?;
     rustix::process::umask(Mode::empty());
     let files = take_files(request.resolv_conf.is_some())?;
+    // Of the container's own namespaces, as far as they have any of their own.
+    for (name, value) in &request.sysctls {
+        let path = format!("/proc/sys/{}", root::parameter_path(name).unwrap_or_default());
+        cgroup::write_existing(&path, value).step(|| format!("failed to set sysctl {name} to {value}"))?;
+    }
     let machine = if request.privileged { devices::of_machine(Path::new("/dev")) } else { Vec::new() };
     pivot()?;
     let (among_interfaces, own): (Vec<_>, Vec<_>) =

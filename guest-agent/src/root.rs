@@ -35,7 +35,6 @@ pub(crate) fn prepare(request: &PrepareRoot) -> Result<Prepared, Refusal> {
     set_clock(request.realtime_ns)?;
     overlay::stack(request.layers, request.writable, request.resolv_conf.is_some())?;
     write_files(request)?;
-    request.sysctls.iter().try_for_each(|(name, value)| set_parameter(name, value))?;
     let group = ContainerGroup::create(&request.limits)?;
     let container = container::start(request, &group)?;
     Ok(Prepared { container, group })
@@ -58,6 +57,9 @@ fn check(request: &PrepareRoot) -> Result<(), Refusal> {
     if request.folders.len() > MAX_ENTRIES {
         return bad(format!("more than {MAX_ENTRIES} folders"));
     }
+    if let Some((name, _)) = request.sysctls.iter().find(|(name, _)| parameter_path(name).is_none()) {
+        return bad(format!("there is no sysctl {name:?}"));
+    }
     let paths = request.tmpfs.iter().map(|tmpfs| &tmpfs.path).chain(&request.folders);
     match paths.into_iter().find(|path| !mounts::is_plain_absolute(path)) {
         Some(path) => bad(format!("the path {path:?} of a mount is not absolute and plain")),
@@ -65,16 +67,11 @@ fn check(request: &PrepareRoot) -> Result<(), Refusal> {
     }
 }
 
-/// Sets a parameter of the kernel: the machine is the container's own, so it may have any.
-fn set_parameter(name: &str, value: &str) -> Result<(), Refusal> {
-    let refused =
-        |why: &str| refusal(ErrorCode::InvalidArgument, format!("failed to set sysctl {name}: {why}"));
+/// Where a parameter of the kernel is, below /proc/sys.
+pub(crate) fn parameter_path(name: &str) -> Option<String> {
     let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
-    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        return Err(refused("there is no such parameter"));
-    }
-    let written = crate::cgroup::write_existing(&format!("/proc/sys/{path}"), value);
-    written.map_err(|error| refused(&crate::error::describe(&error)))
+    let is_plain = path.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0'));
+    is_plain.then_some(path)
 }
 
 fn set_clock(realtime_ns: Option<u64>) -> Result<(), StepError> {
@@ -157,6 +154,8 @@ mod tests {
             PrepareRoot { layers: 1000, ..request() },
             PrepareRoot { hostname: "x".repeat(65), ..request() },
             PrepareRoot { tmpfs: tmpfs("run"), ..request() },
+            PrepareRoot { sysctls: vec![("kernel/../x".to_owned(), "1".to_owned())], ..request() },
+            PrepareRoot { folders: vec!["data".to_owned()], ..request() },
             PrepareRoot { tmpfs: tmpfs("/run/../etc"), ..request() },
         ];
         for request in bad {

@@ -17,7 +17,7 @@ use crate::routes::Call;
 pub(crate) async fn create(call: Call, id: &str) -> Result<Reply> {
     let containers = call.server.containers.clone();
     let container = containers.find(id)?;
-    let document: Value = http::read_json(call.body).await?;
+    let document: Value = http::read_json(&call.body).await?;
     let document = normalise(document);
     let config: ExecConfig = serde_json::from_value(document.clone())
         .map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))?;
@@ -99,7 +99,7 @@ fn console_size<N: Copy + TryInto<u16>>(size: Option<&[N]>) -> TerminalSize {
 
 pub(crate) async fn start(call: Call, id: &str) -> Result<Reply> {
     let containers = call.server.containers.clone();
-    let mut document: Value = http::read_json(call.body).await?;
+    let mut document: Value = http::read_json(&call.body).await?;
     if let Some(object) = document.as_object_mut() {
         names::settle::<ExecStartConfig>(object);
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -23,6 +24,10 @@ use crate::error::{ApiError, Result};
 /// The longest JSON body that is read, in bytes. Docker's own clients stay far below; Linux lets a process start with
 /// 2 MiB of arguments and environment at most.
 pub(crate) const MAX_JSON_BYTES: usize = 4 << 20;
+/// How much of a body that nobody wants is read, in bytes.
+const MAX_DRAINED_BYTES: usize = 1 << 20;
+/// For how long.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 /// Pieces of a streamed body that wait for a slow client.
 const STREAM_PIECES: usize = 16;
 
@@ -30,9 +35,36 @@ const STREAM_PIECES: usize = 16;
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 pub(crate) type Reply = Response<Body>;
 
+/// A request's body, until somebody takes it.
+#[derive(Clone)]
+pub(crate) struct RequestBody(Arc<Mutex<Option<Incoming>>>);
+
+impl RequestBody {
+    pub(crate) fn new(body: Incoming) -> RequestBody {
+        RequestBody(Arc::new(Mutex::new(Some(body))))
+    }
+
+    /// The body; `None` if it was taken.
+    pub(crate) fn take(&self) -> Option<Incoming> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Reads and forgets a body that nobody took, if it is short: a client that is still sending when its connection
+    /// is closed may never read why it was refused.
+    pub(crate) async fn drain(&self) {
+        if let Some(body) = self.take() {
+            let short = Limited::new(body, MAX_DRAINED_BYTES).collect();
+            let _ = tokio::time::timeout(DRAIN_PATIENCE, short).await;
+        }
+    }
+}
+
 /// A request's body as JSON; an absent body is `null`, as Docker has it for bodies that are optional.
-pub(crate) async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T> {
-    let bytes = read_bytes(body).await?;
+pub(crate) async fn read_json<T: DeserializeOwned>(body: &RequestBody) -> Result<T> {
+    let bytes = match body.take() {
+        Some(body) => read_bytes(body).await?,
+        None => Bytes::new(),
+    };
     let text: &[u8] = if bytes.iter().all(u8::is_ascii_whitespace) { b"null" } else { &bytes };
     let mut documents = serde_json::Deserializer::from_slice(text);
     let parsed = T::deserialize(&mut documents);
@@ -133,7 +165,7 @@ impl IntoPiece for io::Result<Bytes> {
 
 /// A request's body as something to read from, whose client may not be silent for too long.
 pub(crate) struct BodyReader {
-    body: Incoming,
+    body: Option<Incoming>,
     piece: Bytes,
     patience: Duration,
     silence: Pin<Box<Sleep>>,
@@ -141,9 +173,9 @@ pub(crate) struct BodyReader {
 }
 
 impl BodyReader {
-    pub(crate) fn new(body: Incoming, patience: Duration) -> BodyReader {
+    pub(crate) fn new(body: &RequestBody, patience: Duration) -> BodyReader {
         let silence = Box::pin(tokio::time::sleep(patience));
-        BodyReader { body, piece: Bytes::new(), patience, silence, is_waited_for: false }
+        BodyReader { body: body.take(), piece: Bytes::new(), patience, silence, is_waited_for: false }
     }
 }
 
@@ -155,7 +187,8 @@ impl AsyncRead for BodyReader {
     ) -> Poll<io::Result<()>> {
         let reader = self.get_mut();
         while reader.piece.is_empty() {
-            match Pin::new(&mut reader.body).poll_frame(context) {
+            let Some(body) = &mut reader.body else { return Poll::Ready(Ok(())) };
+            match Pin::new(body).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => {
                     reader.is_waited_for = false;
                     // Trailers say nothing here.

@@ -10,7 +10,7 @@ use hyper::{Method, Request, StatusCode};
 use percent_encoding::percent_decode_str;
 
 use crate::error::{ApiError, Result};
-use crate::http::{self, Reply};
+use crate::http::{self, Reply, RequestBody};
 use crate::query::Query;
 use crate::server::Server;
 use crate::{containers, exec, images, metrics, system, usage};
@@ -22,7 +22,7 @@ pub(crate) struct Call {
     pub(crate) query: Query,
     /// Without its body.
     pub(crate) head: Request<()>,
-    pub(crate) body: Incoming,
+    pub(crate) body: RequestBody,
 }
 
 /// Answers a request, whatever it is.
@@ -32,9 +32,13 @@ pub(crate) async fn answer(
 ) -> std::result::Result<Reply, Infallible> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let is_head = method == Method::HEAD;
-    let mut reply = match dispatch(Arc::clone(&server), request).await {
+    let (parts, body) = request.into_parts();
+    let body = RequestBody::new(body);
+    let answered = dispatch(Arc::clone(&server), Request::from_parts(parts, ()), body.clone()).await;
+    let mut reply = match answered {
         Ok(reply) => reply,
         Err(error) => {
+            body.drain().await;
             if error.status.is_server_error() {
                 tracing::warn!(%method, path, status = error.status.as_u16(), "{}", error.message);
             }
@@ -60,14 +64,13 @@ pub(crate) async fn answer(
     Ok(reply)
 }
 
-async fn dispatch(server: Arc<Server>, request: Request<Incoming>) -> Result<Reply> {
+async fn dispatch(server: Arc<Server>, request: Request<()>, body: RequestBody) -> Result<Reply> {
     let path = request.uri().path().to_owned();
     let (version, rest) = split_version(&path)?;
     let segments = decode(rest)?;
     let query = Query::parse(request.uri().query());
     let method = request.method().clone();
-    let (parts, body) = request.into_parts();
-    let call = Call { server, version, query, head: Request::from_parts(parts, ()), body };
+    let call = Call { server, version, query, head: request, body };
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     match segments.split_first() {
         Some((&"containers", rest)) => containers_table(call, &method, rest).await,

@@ -17,7 +17,7 @@ pub(crate) async fn create(call: Call) -> Result<Reply> {
         None => None,
     };
     let containers = call.server.containers.clone();
-    let document: Value = http::read_json(call.body).await?;
+    let document: Value = http::read_json(&call.body).await?;
     if !document.is_object() {
         return Err(ApiError::invalid("config cannot be empty in order to create a container"));
     }

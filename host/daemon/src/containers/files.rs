@@ -72,7 +72,7 @@ pub(crate) async fn write(call: Call, id: &str) -> Result<Reply> {
     let owner = call.query.flag("copyUIDGID").then(|| configured_user(&container)).flatten();
     let options = WriteOptions { no_overwrite_dir_non_dir: call.query.flag("noOverwriteDirNonDir"), owner };
     let machine = container.files().await?;
-    let body = BodyReader::new(call.body, CLIENT_PATIENCE);
+    let body = BodyReader::new(&call.body, CLIENT_PATIENCE);
     let written = machine.or_ended(machine.agent().write_tree(&path, &options, body)).await;
     written.map_err(|error| explain(error, &path, id))?;
     call.server.containers.tell(&container, "extract-to-dir", &[]);

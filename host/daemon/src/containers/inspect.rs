@@ -73,7 +73,7 @@ fn capsid(view: &View) -> Value {
 
 fn state(view: &View) -> Value {
     let state = &view.record.state;
-    let phase = view.phase();
+    let phase = view.shown_phase();
     let pid = view.live.as_ref().map_or(0, |live| live.sandbox.monitor().pid());
     let mut document = json!({
         "Status": phase.status(),

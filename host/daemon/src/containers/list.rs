@@ -110,7 +110,7 @@ fn summary<'a>(server: &Server, view: &'a Arc<View>, now: Timestamp, sizes: bool
         size_rw,
         size_root_fs,
         labels: &record.options.labels,
-        state: view.phase().status(),
+        state: view.shown_phase().status(),
         status: status::text(view, now),
         host_config: SummaryHostConfig { network_mode },
         network_settings: SummaryNetworks { networks: super::inspect::network(view)["Networks"].take() },
@@ -188,7 +188,7 @@ impl<'a> Selection<'a> {
     fn takes(&self, view: &View) -> bool {
         let record = &view.record;
         let place = (record.created, record.id.clone());
-        (self.all || view.phase().counts_as_running())
+        (self.all || view.shown_phase().counts_as_running())
             && self.before.as_ref().is_none_or(|before| place < *before)
             && self.since.as_ref().is_none_or(|since| place > *since)
             && self.takes_by_name(view)
@@ -207,7 +207,7 @@ impl<'a> Selection<'a> {
     fn takes_by_state(&self, view: &View) -> bool {
         let ended = matches!(view.phase(), Phase::Exited | Phase::Dead | Phase::Restarting);
         let health = view.record.state.health.as_ref().map_or("none", |health| health.status.name());
-        self.filters.exact("status", view.phase().status())
+        self.filters.exact("status", view.shown_phase().status())
             && (!self.filters.has("exited") || (ended && self.exited.contains(&view.record.state.exit_code)))
             && self.filters.exact("health", health)
     }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 pub(crate) fn text(view: &View, now: Timestamp) -> String {
     let state = &view.record.state;
     let ago = |moment: Option<Timestamp>| human(moment.map_or(0, |moment| seconds_between(moment, now)));
-    match view.phase() {
+    match view.shown_phase() {
         Phase::Created | Phase::Starting => "Created".to_owned(),
         Phase::Running | Phase::Ending => {
             let health =

@@ -16,7 +16,7 @@ use crate::routes::Call;
 
 pub(crate) async fn update(call: Call, id: &str) -> Result<Reply> {
     let container = call.server.containers.find(id)?;
-    let mut document: Value = http::read_json(call.body).await?;
+    let mut document: Value = http::read_json(&call.body).await?;
     if let Some(object) = document.as_object_mut() {
         names::settle::<HostConfig>(object);
         // Clients send every field; what is zero or null is not to change.

@@ -28,7 +28,9 @@ pub(crate) async fn load(call: Call) -> Result<Reply> {
     let quiet = call.query.flag("quiet");
     let host = std::sync::Arc::clone(call.server.containers.host());
     let (upload, archive) = upload();
-    tokio::spawn(receive(call.body, upload));
+    if let Some(body) = call.body.take() {
+        tokio::spawn(receive(body, upload));
+    }
     let (sender, reply) = http::streamed("application/json");
     tokio::task::spawn_blocking(move || {
         let told = Told { sender: sender.clone(), quiet };

@@ -70,6 +70,17 @@ impl View {
         self.record.state.phase
     }
 
+    /// The phase that people are shown: one that is being started is as it was before.
+    #[must_use]
+    pub fn shown_phase(&self) -> Phase {
+        let state = &self.record.state;
+        match state.phase {
+            Phase::Starting if state.restarts > 0 => Phase::Restarting,
+            Phase::Starting if state.started_at.is_some() => Phase::Exited,
+            phase => phase,
+        }
+    }
+
     /// How messages call it.
     #[must_use]
     pub fn called(&self) -> Called {
