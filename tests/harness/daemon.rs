@@ -111,6 +111,18 @@ impl Daemon {
         self.folder.path().join("d.sock")
     }
 
+    /// Where its state, its sockets and its log are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its state folder.
     #[must_use]
     pub fn state(&self) -> PathBuf {
