@@ -81,8 +81,8 @@ def processes_of(program: Path) -> set[int]:
 def running(command: Command, up: bytes, monitor: Path) -> Iterator[int]:
     """Runs a container in the background until left; gives its monitor's process id.
 
-    The container says `up` on a line of its own when it is to be looked at. It is ended by killing `capsid`, which
-    must leave no monitor behind.
+    The container says `up` on a line of its own when it is to be looked at. It is ended by killing its monitor, of
+    which the daemon tells the client.
     """
     before = processes_of(monitor)
     client = subprocess.Popen(command.words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -93,9 +93,9 @@ def running(command: Command, up: bytes, monitor: Path) -> Iterator[int]:
             raise Unavailable(f"{len(new)} monitors appeared with the container, not one")
         yield new.pop()
     finally:
+        end(processes_of(monitor) - before)
         client.kill()
         client.communicate()
-        end_left_over(processes_of(monitor) - before)
 
 
 def wait_for_line(client: subprocess.Popen[bytes], wanted: bytes) -> None:
@@ -112,11 +112,19 @@ def wait_for_line(client: subprocess.Popen[bytes], wanted: bytes) -> None:
     raise Unavailable(f"the container never said {wanted.decode()}: {errors.decode(errors='replace').strip()}")
 
 
-def end_left_over(monitors: set[int]) -> None:
+def end(processes: set[int], how: int = signal.SIGKILL) -> None:
+    """Ends processes, and waits until they are gone."""
+    for pid in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, how)
     deadline = time.monotonic() + END_LIMIT_SECONDS
-    while alive := {pid for pid in monitors if Path(f"/proc/{pid}").exists()}:
+    while alive := {pid for pid in processes if Path(f"/proc/{pid}").exists()}:
         if time.monotonic() > deadline:
-            for pid in alive:
-                os.kill(pid, signal.SIGKILL)
-            raise Unavailable(f"{len(alive)} monitors outlived their killed client")
+            raise Unavailable(f"{len(alive)} processes outlive a signal")
         time.sleep(0.05)
+
+
+def end_daemon(program: Path, state: Path) -> None:
+    """Ends the daemon of a state folder, if there is one."""
+    words = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in processes_of(program)}
+    end({pid for pid, line in words.items() if os.fsencode(state) in line}, signal.SIGTERM)

@@ -145,6 +145,7 @@ def load(bench: Bench) -> list[Row]:
     peer = SkopeoUmoci(archive, folder)
 
     def clear_state() -> None:
+        processes.end_daemon(bench.artifacts.daemon, state)
         shutil.rmtree(state, ignore_errors=True)
         os.sync()
 

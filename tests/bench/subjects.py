@@ -24,13 +24,14 @@ class Artifacts:
     """Where everything is."""
 
     capsid: Path = ROOT / "target/release/capsid"
+    daemon: Path = ROOT / "target/release/capsidd"
     monitor: Path = ROOT / "target/release/capsid-vmm"
     kernel: Path = ROOT / "target/guest/vmlinux"
     busybox: Path = ROOT / "images/out/busybox.tar"
     debian: Path = ROOT / "images/out/debian.tar"
 
     def check(self) -> None:
-        files = (self.capsid, self.monitor, self.kernel, self.busybox, self.debian)
+        files = (self.capsid, self.daemon, self.monitor, self.kernel, self.busybox, self.debian)
         missing = [str(path.relative_to(ROOT)) for path in files if not path.exists()]
         if missing:
             raise Unavailable(f"missing: {', '.join(missing)}; run make build")

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use capsid_image::testing::{ArchiveWriter, Packing, TarWriter, TestEntry, entry};
-use capsid_tests::{Finished, host};
+use capsid_tests::{Finished, Home, host};
 
 #[test]
 fn a_missing_image_exits_125_and_is_named() {
@@ -39,19 +39,24 @@ fn a_file_that_is_no_image_is_refused_and_leaves_nothing() {
 
 /// Loads an image of one layer into a store of its own; the result and every file that is left in the store.
 fn load_layer(entries: &[TestEntry], options: &[&str]) -> (Finished, Vec<String>) {
-    let folder = tempfile::tempdir().unwrap();
-    let archive = folder.path().join("hostile.tar");
+    let home = Home::new();
+    let archive = home.folder().join("hostile.tar");
     let mut tar = TarWriter::new(Vec::new());
     entries.iter().for_each(|entry| tar.push(entry).unwrap());
     let mut writer = ArchiveWriter::create(&archive).unwrap();
     writer.layer(&tar.finish().unwrap(), Packing::Gzip).unwrap();
     writer.finish("hostile:latest").unwrap();
-    let state = folder.path().join("state");
-    let call = host().call().env("CAPSID_STATE_DIR", &state).args(["load", "-i"]).arg(&archive).args(options);
-    let loaded = call.finish();
-    let left = Command::new("find").arg(&state).args(["-type", "f", "-size", "+0"]).output().unwrap();
-    let left = String::from_utf8_lossy(&left.stdout).lines().map(str::to_owned).collect();
-    (loaded, left)
+    let loaded = home.call(host()).args(["load", "-i"]).arg(&archive).args(options).finish();
+    home.stop();
+    (loaded, files_in(&home.state(), "+0"))
+}
+
+/// The files of that size in a state folder, but for those of a daemon that holds nothing.
+fn files_in(state: &Path, size: &str) -> Vec<String> {
+    let found = Command::new("find").arg(state).args(["-type", "f", "-size", size]).output().unwrap();
+    let own = ["daemon.log", "version", "lock", "kvm-probe.json"];
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    found.lines().filter(|path| !own.iter().any(|own| path.ends_with(own))).map(str::to_owned).collect()
 }
 
 #[test]
@@ -86,22 +91,21 @@ fn more_entries_than_the_limit_are_refused_unless_it_is_raised() {
 #[test]
 fn missing_artifacts_are_named_with_what_to_do() {
     let empty = tempfile::tempdir().unwrap();
-    host()
-        .run(&[], &["busybox", "true"])
-        .env("CAPSID_GUEST_DIR", empty.path())
-        .finish()
-        .expect_code(125)
-        .expect_stderr("run 'make build'");
+    let home = Home::new().with("CAPSID_GUEST_DIR", empty.path());
+    let said = host().run_in(&home, &[], &["busybox", "true"]).finish().expect_code(125);
+    said.expect_stderr("the capsid daemon did not start").expect_stderr("run 'make build'");
+}
+
+/// Runs a container on guests of a folder of artifacts.
+fn run_on(guest: &Path, boot_timeout_s: &str) -> Finished {
+    let home = Home::new().with("CAPSID_GUEST_DIR", guest).with("CAPSID_BOOT_TIMEOUT", boot_timeout_s);
+    host().run_in(&home.with_busybox(host()), &[], &["busybox", "true"]).finish()
 }
 
 #[test]
 fn a_kernel_that_is_none_is_refused() {
     let folder = host().guest_folder_with("vmlinux", Path::new("/etc/passwd"));
-    let said = host()
-        .run(&[], &["busybox", "true"])
-        .env("CAPSID_GUEST_DIR", folder.path())
-        .env("CAPSID_BOOT_TIMEOUT", "20");
-    let said = said.finish().expect_code(125);
+    let said = run_on(folder.path(), "20").expect_code(125);
     assert!(said.stderr().contains("kernel") || said.stderr().contains("ELF"), "{}", said.story());
 }
 
@@ -111,12 +115,7 @@ fn a_guest_that_panics_at_boot_shows_its_console() {
     let archive = folder.path().join("initramfs");
     std::fs::write(&archive, cpio(&[])).unwrap();
     let guest = host().guest_folder_with("initramfs.cpio", &archive);
-    host()
-        .run(&[], &["busybox", "true"])
-        .env("CAPSID_GUEST_DIR", guest.path())
-        .finish()
-        .expect_code(125)
-        .expect_stderr("the guest's kernel panicked: ");
+    run_on(guest.path(), "60").expect_code(125).expect_stderr("the guest's kernel panicked: ");
 }
 
 #[test]
@@ -130,13 +129,7 @@ fn a_guest_whose_agent_never_rings_is_given_up_on() {
         cpio(&[("init", 0o100_755, script), ("busybox", 0o100_755, &busybox), ("dev", 0o040_755, b"")]);
     std::fs::write(&archive, archive_bytes).unwrap();
     let guest = host().guest_folder_with("initramfs.cpio", &archive);
-    host()
-        .run(&[], &["busybox", "true"])
-        .env("CAPSID_GUEST_DIR", guest.path())
-        .env("CAPSID_BOOT_TIMEOUT", "15")
-        .finish()
-        .expect_code(125)
-        .expect_stderr("the guest did not come up within 15 s");
+    run_on(guest.path(), "15").expect_code(125).expect_stderr("the guest did not come up within 15 s");
 }
 
 #[test]
@@ -153,63 +146,59 @@ fn a_guest_that_panics_under_a_container_ends_the_run_with_its_console() {
 #[test]
 fn kvm_that_cannot_be_used_says_exactly_why() {
     // As a user who may not open /dev/kvm; where it is missing or too slow, that is said instead.
-    let folder = tempfile::Builder::new().prefix("capsid-test-nobody.").tempdir_in("/tmp").unwrap();
-    let own = host().run(&[], &["busybox", "true"]).into_command();
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(own.get_program());
-    command.args(["run", "--rm", "--engine", "kvm", "busybox", "true"]);
-    command.env("CAPSID_STATE_DIR", folder.path());
-    std::os::unix::fs::chown(folder.path(), Some(65534), Some(65534)).expect("these tests run as root");
-    let load = |program: &std::ffi::OsStr| {
-        Command::new("setpriv")
+    let home = Home::new();
+    let owned = Command::new("chown").args(["-R", "65534:65534"]).arg(home.folder()).status().unwrap();
+    assert!(owned.success(), "these tests run as root");
+    let as_nobody = |call: Command| {
+        let mut command = Command::new("setpriv");
+        command
             .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"])
-            .arg(program)
-            .args(["load", "-i"])
-            .arg(host().archive("busybox"))
-            .env("CAPSID_STATE_DIR", folder.path())
-            .output()
-            .unwrap()
+            .arg(call.get_program());
+        command.args(call.get_args());
+        for (name, value) in call.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.output().unwrap()
     };
-    let loaded = load(own.get_program());
+    let archive = host().archive("busybox");
+    let loaded = as_nobody(home.call(host()).args(["load", "-i"]).arg(archive).into_command());
     assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
-    let said = command.output().unwrap();
+    let run = home.call(host()).args(["run", "--rm", "--engine", "kvm", "busybox", "true"]);
+    let said = as_nobody(run.into_command());
     let stderr = String::from_utf8_lossy(&said.stderr);
     assert_eq!(said.status.code(), Some(125), "{stderr}");
-    assert!(
-        stderr.starts_with("capsid: KVM cannot be used here: ") && stderr.lines().count() == 1,
-        "{stderr}"
-    );
+    let reason = "KVM cannot be used here: ";
+    let help = "Run 'capsid run --help' for more information";
+    let lines: Vec<&str> = stderr.lines().filter(|line| !line.is_empty()).collect();
+    assert!(lines.len() == 2 && lines[0].contains(reason) && lines[1] == help, "{stderr}");
 }
 
 #[test]
 fn no_emulator_says_what_to_install() {
-    let said = host()
-        .call()
-        .args(["run", "--rm", "--engine", "emulated", "busybox", "true"])
-        .env("PATH", "/nowhere");
-    said.finish().expect_code(125).expect_stderr("qemu-system-x86_64 is not in PATH: install it");
+    let home = Home::new().with("PATH", "/nowhere").with_busybox(host());
+    let run = home.call(host()).args(["run", "--rm", "--engine", "emulated", "busybox", "true"]);
+    run.finish().expect_code(125).expect_stderr("qemu-system-x86_64 is not in PATH: install it");
 }
 
 #[test]
 fn a_full_disk_is_said_and_nothing_is_left() {
-    let folder = tempfile::tempdir().unwrap();
+    let home = Home::new();
     let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=256k", "none"])
-        .arg(folder.path())
+        .args(["-t", "tmpfs", "-o", "size=256k,mode=700", "none"])
+        .arg(home.state())
         .status()
         .unwrap();
     assert!(mounted.success(), "these tests run as root");
-    let said = host()
-        .call()
-        .env("CAPSID_STATE_DIR", folder.path())
-        .args(["load", "-i"])
-        .arg(host().archive("busybox"));
-    let said = said.finish();
-    let left = Command::new("find").arg(folder.path()).args(["-type", "f", "-size", "+4k"]).output().unwrap();
-    let unmounted = Command::new("umount").arg(folder.path()).status().unwrap();
+    let said = home.call(host()).args(["load", "-i"]).arg(host().archive("busybox")).finish();
+    let left = files_in(&home.state(), "+4k");
+    home.stop();
+    let unmounted = Command::new("umount").arg(home.state()).status().unwrap();
     assert!(unmounted.success(), "nothing of ours holds it");
     said.expect_code(1).expect_stderr("No space left on device");
-    assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+    assert_eq!(left, Vec::<String>::new());
 }
 
 /// A cpio archive (newc), as a kernel takes it.

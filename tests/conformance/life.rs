@@ -10,8 +10,13 @@ use nix::unistd::Pid;
 /// How long the kernel and the monitor may take to clear up after a killed process.
 const CLEARED: Duration = Duration::from_secs(20);
 
-/// The monitor that a call of `capsid` started.
-fn monitor_of(pid: i32) -> Option<i32> {
+/// The process of a running container's machine.
+fn monitor_of(container: &str) -> i32 {
+    host().inspect(container, "{{.State.Pid}}").parse().expect("a process's number")
+}
+
+/// The first child of a process.
+fn child_of(pid: i32) -> Option<i32> {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
     children.split_whitespace().next()?.parse().ok()
 }
@@ -78,27 +83,31 @@ fn a_signal_during_the_boot_ends_the_run() {
 }
 
 #[test]
-fn kill_9_of_capsid_leaves_nothing_running_and_nothing_locked() {
+fn kill_9_of_the_client_leaves_the_container_to_the_daemon() {
     let name = "life-killed";
     let mut running = host().run(&["--name", name], &["busybox", "sh", "-c", "echo up; sleep 1000"]).start();
     running.await_output("up");
-    let monitor = monitor_of(running.pid()).expect("a monitor");
+    let monitor = monitor_of(name);
     running.signal(Signal::SIGKILL);
     let _ = running.finish();
+    assert_eq!(host().inspect(name, "{{.State.Status}}"), "running");
+    host().call().args(["stop", "-t", "0", name]).finish().expect_code(0).expect_stdout(&format!("{name}\n"));
     await_end_of(monitor);
-    // Its name and its layers are free again.
+    // Its name and its layers are free again, once it is removed.
+    let deadline = Instant::now() + CLEARED;
+    while host().call().args(["ps", "-a"]).finish().expect_code(0).stdout_text().contains(name) {
+        assert!(Instant::now() < deadline, "{name} is not removed");
+        sleep(Duration::from_millis(20));
+    }
     host().run(&["--name", name], &["busybox", "true"]).finish().expect_code(0);
-    let listed = host().call().args(["ps", "-a"]).finish().expect_code(0).stdout_text();
-    assert!(!listed.contains(name), "{listed}");
 }
 
 #[test]
 fn kill_9_of_the_monitor_ends_the_run_and_says_so() {
-    let mut running = host().run(&[], &["busybox", "sh", "-c", "echo up; sleep 1000"]).start();
+    let name = "life-monitor";
+    let mut running = host().run(&["--name", name], &["busybox", "sh", "-c", "echo up; sleep 1000"]).start();
     running.await_output("up");
-    let capsid = running.pid();
-    let monitor = monitor_of(capsid).expect("a monitor");
-    kill(Pid::from_raw(monitor), Signal::SIGKILL).unwrap();
+    kill(Pid::from_raw(monitor_of(name)), Signal::SIGKILL).unwrap();
     running.finish().expect_code(137).expect_stderr("its monitor was killed");
 }
 
@@ -108,10 +117,11 @@ fn kill_9_of_the_monitor_leaves_no_emulator() {
         // Nothing to see: under KVM the monitor is the machine.
         return;
     }
-    let mut running = host().run(&[], &["busybox", "sh", "-c", "echo up; sleep 1000"]).start();
+    let name = "life-emulator";
+    let mut running = host().run(&["--name", name], &["busybox", "sh", "-c", "echo up; sleep 1000"]).start();
     running.await_output("up");
-    let monitor = monitor_of(running.pid()).expect("a monitor");
-    let emulator = monitor_of(monitor).expect("an emulator");
+    let monitor = monitor_of(name);
+    let emulator = child_of(monitor).expect("an emulator");
     kill(Pid::from_raw(monitor), Signal::SIGKILL).unwrap();
     let _ = running.finish();
     await_end_of(emulator);

@@ -66,6 +66,6 @@ fn limits_that_cannot_be_had_are_refused() {
         .run(&["--cpus", "99"], &["busybox", "true"])
         .finish()
         .expect_code(125)
-        .expect_stderr("Range of CPUs");
+        .expect_stderr("range of CPUs");
     host().run(&["--ulimit", "nofile=2:1"], &["busybox", "true"]).finish().expect_code(125);
 }

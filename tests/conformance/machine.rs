@@ -11,7 +11,7 @@ use capsid_runtime::run_folder::RunFolders;
 use capsid_runtime::sandbox::{Sandbox, SandboxParts};
 use capsid_runtime::spec::{ContainerSpec, RunOptions};
 use capsid_runtime::timeline::{HostMoment, Timeline};
-use capsid_runtime::writable::clone_template_unnamed;
+use capsid_runtime::writable::clone_template;
 use capsid_tests::host;
 
 fn artifacts() -> Artifacts {
@@ -25,7 +25,9 @@ fn artifacts() -> Artifacts {
 
 /// A new writable layer.
 pub(crate) fn writable() -> File {
-    clone_template_unnamed(&artifacts().writable_template, host().state()).unwrap()
+    let folder = tempfile::tempdir_in(host().machines()).unwrap();
+    // The file lives as long as somebody has it open.
+    clone_template(&artifacts().writable_template, &folder.path().join("writable.ext4")).unwrap()
 }
 
 /// A machine of `busybox` whose root is prepared and whose own process has not been started; that process sleeps if
@@ -33,8 +35,8 @@ pub(crate) fn writable() -> File {
 pub(crate) async fn prepared(options: &RunOptions, writable: &File) -> (Sandbox, ProcessSpec) {
     let artifacts = artifacts();
     let choice = if host().engine() == "kvm" { EngineChoice::Kvm } else { EngineChoice::Emulated };
-    let engine = choose_engine(choice, host().state()).unwrap();
-    let image = Store::open(host().state()).unwrap().resolve("busybox").unwrap();
+    let engine = choose_engine(choice, &host().machines()).unwrap();
+    let image = Store::open(&host().state()).unwrap().resolve("busybox").unwrap();
     let layers = image.open_layers().unwrap();
     let mut options = options.clone();
     if options.args.is_empty() {
@@ -51,7 +53,7 @@ pub(crate) async fn prepared(options: &RunOptions, writable: &File) -> (Sandbox,
         spec: &spec,
         layers,
         writable,
-        folders: &RunFolders::open(host().state()).unwrap(),
+        folders: &RunFolders::open(&host().machines()).unwrap(),
     };
     let sandbox = Sandbox::boot(parts, &mut Timeline::from(HostMoment::now())).await.unwrap();
     (sandbox, spec.process)

@@ -2,6 +2,7 @@
 //!
 //! `CAPSID_TEST_ENGINE` says which engine; the emulated one works everywhere, KVM where /dev/kvm does.
 
+mod client;
 mod daemon;
 mod failures;
 mod files;

@@ -59,10 +59,15 @@ fn it_without_a_terminal_is_refused() {
 }
 
 #[test]
-fn a_terminal_that_is_gone_ends_the_run() {
+fn a_terminal_that_is_gone_ends_the_client_and_not_the_container() {
     let command = host().run(&["-it", "--name", "hung-up"], &["busybox", "sh"]).into_command();
     let mut terminal = TerminalCall::start(command, 24, 80);
     terminal.await_screen("/ # ");
     assert_eq!(terminal.hang_up(), 129);
-    host().run(&["--name", "hung-up"], &["busybox", "true"]).finish().expect_code(0);
+    // Whoever comes back finds the shell.
+    let mut again = TerminalCall::start(host().call().args(["attach", "hung-up"]).into_command(), 24, 80);
+    again.type_in("echo still $((6 * 7))\n");
+    again.await_screen("still 42");
+    again.type_in("exit 3\n");
+    assert_eq!(again.finish(), 3);
 }

@@ -26,7 +26,9 @@ pub struct Call {
 impl Call {
     pub(crate) fn new(host: &Host) -> Call {
         let mut command = Command::new(host.capsid());
-        command.env("CAPSID_STATE_DIR", host.state()).env_remove("CAPSID_ENGINE");
+        for variable in ["CAPSID_ENGINE", "CAPSID_HOST", "DOCKER_HOST"] {
+            command.env_remove(variable);
+        }
         Call { command, stdin: None }
     }
 

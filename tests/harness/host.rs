@@ -2,21 +2,36 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-use crate::Call;
+use crate::{Call, Home};
 
 /// Names the engine that the tests use: `kvm` or `emulated`.
 const ENGINE_VARIABLE: &str = "CAPSID_TEST_ENGINE";
+/// What is shared by all tests lives as long as their process, and nothing of the process's own runs at its end: this
+/// waits for it, and ends the daemon, its machines, and their folder. Twice, since a daemon may start a machine
+/// meanwhile.
+const CLEANER: &str = r#"read -r _
+for turn in 1 2; do
+    for process in /proc/[0-9]*; do
+        if grep -zqxF "CAPSID_STATE_DIR=$1/state" "$process/environ" 2>/dev/null; then
+            kill -9 "${process#/proc/}"
+        fi
+    done
+done
+rm -rf -- "$1""#;
 
 /// The programs, the engine, and a store of images that is gone with the process.
 #[derive(Debug)]
 pub struct Host {
     root: PathBuf,
     engine: String,
-    state: TempDir,
+    home: Home,
+    /// Ends when this process does, since it holds the other end of its input.
+    _cleaner: Child,
 }
 
 static HOST: OnceLock<Host> = OnceLock::new();
@@ -40,8 +55,10 @@ impl Host {
             Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the workspace's folder");
         let engine = env::var(ENGINE_VARIABLE).unwrap_or_else(|_| "emulated".to_owned());
         assert!(matches!(engine.as_str(), "kvm" | "emulated"), "{ENGINE_VARIABLE}={engine} is no engine");
-        let state = tempfile::Builder::new().prefix("capsid-test.").tempdir().expect("a temporary folder");
-        let host = Host { root, engine, state };
+        let home = Home::new();
+        let cleaner =
+            Command::new("sh").args(["-c", CLEANER, "sh"]).arg(home.folder()).stdin(Stdio::piped()).spawn();
+        let host = Host { root, engine, home, _cleaner: cleaner.expect("sh") };
         for program in [host.capsid(), host.daemon(), host.monitor()] {
             assert!(program.is_file(), "{} is missing: run 'make build'", program.display());
         }
@@ -50,7 +67,7 @@ impl Host {
 
     fn load(&self, image: &str) {
         let archive = self.archive(image);
-        Call::new(self).args(["load", "-i"]).arg(&archive).finish().expect_code(0);
+        self.call().args(["load", "-i"]).arg(&archive).finish().expect_code(0);
     }
 
     /// Loads the `python` image, once.
@@ -105,14 +122,26 @@ impl Host {
 
     /// The state folder that the tests share.
     #[must_use]
-    pub fn state(&self) -> &Path {
-        self.state.path()
+    pub fn state(&self) -> PathBuf {
+        self.home.state()
+    }
+
+    /// A folder for machines that are no daemon's, and that none may therefore end.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be made.
+    #[must_use]
+    pub fn machines(&self) -> PathBuf {
+        let folder = self.home.folder().join("machines");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        folder
     }
 
     /// A call of `capsid`, with the shared state.
     #[must_use]
     pub fn call(&self) -> Call {
-        Call::new(self)
+        self.home.call(self)
     }
 
     /// `capsid run --rm --engine … OPTIONS… busybox sh -c SCRIPT`.
@@ -124,7 +153,24 @@ impl Host {
     /// `capsid run --rm --engine … OPTIONS… IMAGE COMMAND…`.
     #[must_use]
     pub fn run(&self, options: &[&str], image_and_command: &[&str]) -> Call {
-        self.call().args(["run", "--rm", "--engine", &self.engine]).args(options).args(image_and_command)
+        self.run_in(&self.home, options, image_and_command)
+    }
+
+    /// The same in a state folder of its own.
+    #[must_use]
+    pub fn run_in(&self, home: &Home, options: &[&str], image_and_command: &[&str]) -> Call {
+        home.call(self).args(["run", "--rm", "--engine", &self.engine]).args(options).args(image_and_command)
+    }
+
+    /// What a template makes of a container.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such container.
+    #[must_use]
+    pub fn inspect(&self, container: &str, template: &str) -> String {
+        let said = self.call().args(["inspect", "--type", "container", "-f", template, container]).finish();
+        said.expect_code(0).stdout_text().trim().to_owned()
     }
 
     /// A folder of guest artifacts of which one is replaced by `replacement`.

@@ -5,10 +5,12 @@
 
 mod call;
 mod daemon;
+mod home;
 mod host;
 mod terminal;
 
 pub use call::{Call, Finished, Running};
 pub use daemon::{Daemon, Refusal};
+pub use home::Home;
 pub use host::{Host, host};
 pub use terminal::TerminalCall;

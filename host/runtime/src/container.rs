@@ -1,4 +1,4 @@
-//! Containers as they are known on disk: identifiers, names, records.
+//! What containers are called: identifiers and names.
 
 use std::fmt;
 use std::str::FromStr;
@@ -148,50 +148,6 @@ impl fmt::Display for ContainerName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
-}
-
-/// What is written of a container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContainerRecord {
-    /// Its identifier.
-    pub id: ContainerId,
-    /// Its name.
-    pub name: ContainerName,
-    /// The image as the user named it.
-    pub image: String,
-    /// The image's identifier: the digest of its configuration.
-    pub image_id: String,
-    /// Program and arguments.
-    pub command: Vec<String>,
-    /// Seconds since 1970 when it was made.
-    pub created: u64,
-    /// Whether it is removed once it has ended.
-    pub auto_remove: bool,
-    /// How far its life is.
-    pub state: ContainerState,
-}
-
-/// How far a container's life is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "state")]
-pub enum ContainerState {
-    /// Made, not started.
-    Created,
-    /// Started by a process that still holds the container's lock; by one that died when nobody holds it.
-    Running {
-        /// Seconds since 1970.
-        since: u64,
-    },
-    /// Ended.
-    Exited {
-        /// As shells give it.
-        code: u8,
-        /// Seconds since 1970.
-        at: u64,
-        /// Why, when it did not end by itself.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        reason: Option<String>,
-    },
 }
 
 #[cfg(test)]

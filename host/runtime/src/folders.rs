@@ -30,7 +30,7 @@ const MAX_NUMBER_BYTES: u64 = 32;
 /// Why the state folder is of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    /// A daemon owns it, or somebody uses it without one.
+    /// Another daemon owns it.
     #[error("the state folder {} is in use by another process ({owner})", .path.display())]
     InUse {
         /// The folder.
@@ -144,19 +144,19 @@ impl StateFolder {
 }
 
 fn lock(path: &Path) -> Result<File> {
-    let mut lock = take_lock(path, FlockOperation::NonBlockingLockExclusive)?;
+    let mut lock = take_lock(path)?;
     let lock_path = path.join("daemon.lock");
     lock.set_len(0).map_err(on("write", &lock_path))?;
     writeln!(lock, "{}", std::process::id()).map_err(on("write", &lock_path))?;
     Ok(lock)
 }
 
-fn take_lock(path: &Path, how: FlockOperation) -> Result<File> {
+fn take_lock(path: &Path) -> Result<File> {
     let lock_path = path.join("daemon.lock");
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).read(true).write(true).mode(0o600);
     let mut lock = options.open(&lock_path).map_err(on("open", &lock_path))?;
-    match flock(&lock, how) {
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(lock),
         Err(Errno::WOULDBLOCK) => {
             let mut owner = String::new();
@@ -165,16 +165,6 @@ fn take_lock(path: &Path, how: FlockOperation) -> Result<File> {
         }
         Err(error) => Err(on("lock", &lock_path)(error.into())),
     }
-}
-
-/// Keeps a daemon from taking a state folder, for whoever uses it without one. Held until the result is dropped.
-///
-/// # Errors
-///
-/// [`FolderError::InUse`] when a daemon has it, and the file system's.
-pub fn share(path: &Path) -> Result<File> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(on("make the folder", path))?;
-    take_lock(path, FlockOperation::NonBlockingLockShared)
 }
 
 /// A folder without a version is new, or of a capsid before there were versions: those wrote other records.
@@ -292,17 +282,6 @@ mod tests {
         assert!(matches!(&refused, FolderError::InUse { owner: told, .. } if *told == owner), "{refused}");
         drop(first);
         assert!(StateFolder::open(folder.path()).is_ok());
-    }
-
-    #[test]
-    fn those_without_a_daemon_share_a_folder_and_keep_daemons_out() {
-        let folder = tempfile::tempdir().unwrap();
-        let (one, other) = (share(folder.path()).unwrap(), share(folder.path()).unwrap());
-        assert!(matches!(StateFolder::open(folder.path()), Err(FolderError::InUse { .. })));
-        drop((one, other));
-        let daemon = StateFolder::open(folder.path()).unwrap();
-        assert!(matches!(share(folder.path()), Err(FolderError::InUse { .. })));
-        drop(daemon);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Containers: from an image and a user's wishes to a process in a sandbox, and back to nothing.
 //!
-//! The runtime does not assume a daemon: what owns a container is a process that holds the container's lock.
+//! The runtime does not assume a daemon: what owns containers is the process that holds their state folder.
 
 #![forbid(unsafe_code)]
 
@@ -26,7 +26,6 @@ pub mod record;
 pub mod run_folder;
 pub mod sandbox;
 pub mod spec;
-pub mod store;
 pub mod streams;
 pub mod timeline;
 pub mod writable;

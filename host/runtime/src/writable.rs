@@ -75,20 +75,6 @@ pub fn open_or_clone(template: &Path, path: &Path) -> Result<File, WritableError
     Ok(file)
 }
 
-/// Clones the template into a file without a name in `folder`: it is gone when its last descriptor is closed, even
-/// if every process of ours is killed.
-///
-/// # Errors
-///
-/// Nothing is left.
-pub fn clone_template_unnamed(template: &Path, folder: &Path) -> Result<File, WritableError> {
-    let source = open_template(template)?;
-    let failed = |source| WritableError::Clone { path: folder.to_owned(), source };
-    let target = tempfile::tempfile_in(folder).map_err(failed)?;
-    clone_blocks(&source, &target).map_err(failed)?;
-    Ok(target)
-}
-
 fn open_template(template: &Path) -> Result<File, WritableError> {
     File::open(template).map_err(|source| WritableError::Open { path: template.to_owned(), source })
 }
@@ -166,15 +152,5 @@ mod tests {
             clone_template(&template, &folder.path().join("clone")).is_err(),
             "an existing layer is never replaced"
         );
-    }
-
-    #[test]
-    fn an_unnamed_clone_leaves_no_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let template = folder.path().join("template");
-        std::fs::write(&template, b"data").unwrap();
-        let clone = clone_template_unnamed(&template, folder.path()).unwrap();
-        assert_eq!(clone.metadata().unwrap().len(), 4);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

@@ -226,7 +226,7 @@ fn tmpfs(host: &HostConfig) -> Result<Vec<TmpfsMount>> {
         .tmpfs
         .iter()
         .flatten()
-        .map(|(path, options)| TmpfsMount { path: path.clone(), options: options.clone() })
+        .map(|(path, options)| TmpfsMount { path: path.clone(), options: tmpfs_options(options) })
         .collect();
     for mount in host.mounts.iter().flatten() {
         let path = mount.target.clone().unwrap_or_default();
@@ -238,13 +238,19 @@ fn tmpfs(host: &HostConfig) -> Result<Vec<TmpfsMount>> {
         if mount.read_only.unwrap_or(false) {
             options.push("ro".to_owned());
         }
-        mounts.push(TmpfsMount { path, options: options.join(",") });
+        mounts.push(TmpfsMount { path, options: tmpfs_options(&options.join(",")) });
     }
     mounts.sort_by(|one, other| one.path.cmp(&other.path));
     if let Some(pair) = mounts.windows(2).find(|pair| pair[0].path == pair[1].path) {
         return Err(ApiError::invalid(format!("Duplicate mount point: {}", pair[0].path)));
     }
     Ok(mounts)
+}
+
+/// Docker's defaults, which what is asked for may lift (moby, `daemon.withMounts`).
+fn tmpfs_options(asked: &str) -> String {
+    let separator = if asked.is_empty() { "" } else { "," };
+    format!("noexec,nosuid,nodev{separator}{asked}")
 }
 
 fn rlimits(ulimits: &[ResourcesUlimits]) -> Result<Vec<Rlimit>> {

@@ -114,6 +114,7 @@ fn upload() -> (mpsc::Sender<io::Result<Bytes>>, Upload) {
     (sender, Upload { pieces, current: Bytes::new() })
 }
 
+/// Reads to the end also what nobody wants any more: a client that is cut off while it sends does not read why.
 async fn receive(mut body: Incoming, upload: mpsc::Sender<io::Result<Bytes>>) {
     while let Some(frame) = body.frame().await {
         let piece = match frame {
@@ -123,7 +124,9 @@ async fn receive(mut body: Incoming, upload: mpsc::Sender<io::Result<Bytes>>) {
             },
             Err(error) => Err(io::Error::other(error)),
         };
-        if upload.send(piece).await.is_err() {
+        let is_over = piece.is_err();
+        let _ = upload.send(piece).await;
+        if is_over {
             return;
         }
     }

@@ -1,7 +1,6 @@
 //! The host's side of a process's outputs and input.
 
 use std::io;
-use std::os::unix::net::UnixStream as BlockingUnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -80,16 +79,6 @@ impl OutputStream {
     #[must_use]
     pub fn into_split(self) -> (OutputReader, OutputAcknowledger) {
         (self.reader, self.acknowledger)
-    }
-
-    /// The bare connection, which blocks, for whoever copies in a thread and acknowledges as the protocol says.
-    ///
-    /// # Errors
-    ///
-    /// When its mode cannot be changed.
-    pub fn into_blocking(self) -> io::Result<BlockingUnixStream> {
-        let whole = self.reader.half.reunite(self.acknowledger.half).map_err(io::Error::other)?;
-        into_blocking(whole)
     }
 }
 
@@ -174,15 +163,6 @@ impl InputStream {
         let mut ignored = [0; 64];
         while let Ok(1..) = self.connection.read(&mut ignored).await {}
     }
-
-    /// The bare connection, which blocks, for whoever copies in a thread.
-    ///
-    /// # Errors
-    ///
-    /// When its mode cannot be changed.
-    pub fn into_blocking(self) -> io::Result<BlockingUnixStream> {
-        into_blocking(self.connection)
-    }
 }
 
 impl AsyncWrite for InputStream {
@@ -202,10 +182,4 @@ impl AsyncWrite for InputStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.connection).poll_shutdown(context)
     }
-}
-
-fn into_blocking(connection: UnixStream) -> io::Result<BlockingUnixStream> {
-    let connection = connection.into_std()?;
-    connection.set_nonblocking(false)?;
-    Ok(connection)
 }
