@@ -1,6 +1,7 @@
 //! Values of flags: sizes, limits, settings.
 
 use capsid_protocol::{Rlimit, RlimitKind, TmpfsMount};
+use capsid_runtime::network::{HOST_GATEWAY, HOST_GATEWAY_REFUSED, NetworkMode, is_resolver_word};
 
 /// Options of a tmpfs when none are given (moby, `defaultMountOptions` of --tmpfs).
 const TMPFS_OPTIONS: &str = "noexec,nosuid,nodev";
@@ -77,10 +78,31 @@ pub(crate) fn parse_host(text: &str) -> Result<(String, String), String> {
     let wrong = || format!("bad format for add-host: \"{text}\"");
     let (name, address) = text.split_once(['=', ':']).ok_or_else(wrong)?;
     let address = address.trim_start_matches('[').trim_end_matches(']');
+    if address == HOST_GATEWAY {
+        return Err(HOST_GATEWAY_REFUSED.to_owned());
+    }
     let parsed: std::net::IpAddr =
         address.parse().map_err(|_| format!("invalid IP address in add-host: \"{address}\""))?;
     let valid = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
     if valid { Ok((parsed.to_string(), name.to_owned())) } else { Err(wrong()) }
+}
+
+/// The networks that there are.
+pub(crate) fn parse_network(text: &str) -> Result<NetworkMode, String> {
+    match text {
+        "" | "default" | "bridge" => Ok(NetworkMode::Bridge),
+        "none" => Ok(NetworkMode::None),
+        "host" => Err("a virtual machine cannot share the host's network".to_owned()),
+        _ if text.starts_with("container:") => {
+            Err("a virtual machine cannot share another container's network".to_owned())
+        }
+        _ => Err(format!("network {text} not found: there are bridge and none")),
+    }
+}
+
+/// A word of a resolver's configuration, which is a file of lines of words.
+pub(crate) fn parse_resolver_word(text: &str) -> Result<String, String> {
+    if is_resolver_word(text) { Ok(text.to_owned()) } else { Err("it is not one word".to_owned()) }
 }
 
 /// `NAME=value` as it is; `NAME` with this process's value, or alone when it has none, which takes it away.

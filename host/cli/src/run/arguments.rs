@@ -1,9 +1,11 @@
 //! Flags and words of `capsid run`, and what they ask of a container.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use capsid_protocol::{Rlimit, TmpfsMount};
 use capsid_runtime::container::ContainerName;
+use capsid_runtime::network::{NetworkMode, NetworkOptions};
 use capsid_runtime::spec::RunOptions;
 use clap::{Args, ValueEnum};
 
@@ -47,6 +49,18 @@ pub(crate) struct RunArguments {
     /// Add a line to /etc/hosts
     #[arg(long, value_name = "NAME:ADDRESS", value_parser = units::parse_host)]
     pub(super) add_host: Vec<(String, String)>,
+    /// The container's network: bridge (its own, with a way to the host's networks) or none
+    #[arg(long, visible_alias = "net", value_name = "NETWORK", value_parser = units::parse_network, default_value = "bridge")]
+    pub(super) network: NetworkMode,
+    /// A name server instead of the host's
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) dns: Vec<IpAddr>,
+    /// A domain to search for names, or . for none
+    #[arg(long, value_name = "DOMAIN", value_parser = units::parse_resolver_word)]
+    pub(super) dns_search: Vec<String>,
+    /// An option of the resolver
+    #[arg(long, visible_alias = "dns-opt", value_name = "OPTION", value_parser = units::parse_resolver_word)]
+    pub(super) dns_option: Vec<String>,
     /// Name of the container
     #[arg(long)]
     pub(super) name: Option<ContainerName>,
@@ -161,6 +175,12 @@ pub(super) fn options(arguments: &RunArguments, command: &[String]) -> Result<Ru
         cap_drop: arguments.cap_drop.clone(),
         privileged: arguments.privileged,
         no_new_privileges,
+        network: NetworkOptions {
+            mode: arguments.network,
+            dns: arguments.dns.clone(),
+            dns_search: arguments.dns_search.clone(),
+            dns_options: arguments.dns_option.clone(),
+        },
         ..RunOptions::default()
     })
 }

@@ -132,7 +132,7 @@ pub(super) fn machine_record(sandbox: &Sandbox) -> MachineRecord {
         pid: sandbox.monitor().pid(),
         engine: sandbox.engine(),
         size: sandbox.size(),
-        network: None,
+        network: sandbox.network().cloned(),
     }
 }
 
