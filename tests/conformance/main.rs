@@ -10,6 +10,7 @@ mod layers;
 mod life;
 mod limits;
 mod machine;
+mod network;
 mod process;
 mod protocol;
 mod security;

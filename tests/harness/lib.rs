@@ -6,6 +6,7 @@
 mod call;
 mod daemon;
 mod host;
+pub mod outside;
 mod terminal;
 
 pub use call::{Call, Finished, Running};
