@@ -4,7 +4,7 @@
 //! daemons and their containers. There are no other networks in it, so nothing of the machine's can be reached or
 //! disturbed.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
@@ -93,14 +93,12 @@ pub fn serve_tcp(address: IpAddr, serve: impl Fn(TcpStream) + Send + Clone + 'st
     (place, count)
 }
 
-/// Answers one HTTP request with `body`.
-pub fn answer_http(mut connection: TcpStream, body: &str) {
-    let mut request = Vec::new();
-    let mut byte = [0];
-    while !request.ends_with(b"\r\n\r\n") && matches!(connection.read(&mut byte), Ok(1)) {
-        request.push(byte[0]);
-    }
-    let _ = write!(connection, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+/// Answers one HTTP request, whatever it asks for, with `body`.
+pub fn answer_http(connection: TcpStream, body: &[u8]) {
+    let mut connection = BufReader::new(connection);
+    while matches!(connection.read_line(&mut String::new()), Ok(3..)) {}
+    let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    let _ = connection.get_mut().write_all(&[head.as_bytes(), body].concat());
 }
 
 /// Answers datagrams to `address` with what `answer` makes of them.
@@ -125,29 +123,24 @@ pub fn serve_udp(
     (place, count)
 }
 
-/// A resolver that knows one host for every name: this one (RFC 1035, 4.1).
+/// A resolver that knows one host for every name: this one, by its IPv4 address (RFC 1035, 4.1).
 #[must_use]
 pub fn answer_dns(question: &[u8]) -> Vec<u8> {
     const HEADER: usize = 12;
-    const AAAA: [u8; 2] = [0, 28];
+    const A: [u8; 4] = [0, 1, 0, 1];
+    const TTL_AND_LENGTH: [u8; 6] = [0, 0, 0, 60, 0, 4];
     let Some(end) = question.iter().skip(HEADER).position(|byte| *byte == 0).map(|at| HEADER + at + 5) else {
         return Vec::new();
     };
     let Some(asked) = question.get(HEADER..end) else { return Vec::new() };
-    let kind = &asked[asked.len() - 4..];
-    let address = match (kind.starts_with(&AAAA), HOST_IPV4, HOST_IPV6) {
-        (false, IpAddr::V4(address), _) => address.octets().to_vec(),
-        (_, _, IpAddr::V6(address)) => address.octets().to_vec(),
-        _ => Vec::new(),
-    };
+    let known = asked.ends_with(&A);
     let mut answer = question[..2].to_vec();
-    // A response without error, one question, one answer.
-    answer.extend([0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+    // A response without error, one question, at most one answer.
+    answer.extend([0x81, 0x80, 0, 1, 0, u8::from(known), 0, 0, 0, 0]);
     answer.extend_from_slice(asked);
-    // The name is the question's; its kind and class, a minute to live.
-    answer.extend([0xc0, 0x0c]);
-    answer.extend_from_slice(kind);
-    answer.extend([0, 0, 0, 60, 0, u8::try_from(address.len()).unwrap_or(0)]);
-    answer.extend(address);
+    if let (true, IpAddr::V4(address)) = (known, HOST_IPV4) {
+        // The name is the question's.
+        answer.extend([0xc0, 0x0c].iter().chain(&A).chain(&TTL_AND_LENGTH).chain(&address.octets()));
+    }
     answer
 }
