@@ -18,8 +18,9 @@ use nix::sched::{CloneFlags, unshare};
 pub const HOST_IPV4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9));
 /// The same of IPv6.
 pub const HOST_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 9));
-/// A pair, of which the one end is the host's card and the other stands for its network.
-const SETUP: &str = "ip link set lo up
+/// A pair (its module is not loaded by itself everywhere), of which the one end is the host's card and the other stands for its network.
+const SETUP: &str = "modprobe -q veth || true
+    ip link set lo up
     ip link add card type veth peer name wire
     ip link set card up
     ip link set wire up
