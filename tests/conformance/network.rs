@@ -45,6 +45,18 @@ fn servers_are_reached_over_ipv4_and_ipv6_by_address_and_by_name() {
 }
 
 #[test]
+fn a_connection_that_nobody_takes_is_refused_at_once() {
+    if !outside::enter() {
+        return;
+    }
+    let script = format!("for host in {HOST_IPV4} {HOST_IPV6}; do nc $host 9 </dev/null; done 2>&1");
+    let begun = Instant::now();
+    let done = host().shell(&[], &script).finish().expect_code(1).stdout_text();
+    assert_eq!(done.matches("Connection refused").count(), 2, "{done}");
+    assert!(begun.elapsed() < PATIENCE);
+}
+
+#[test]
 fn what_listens_on_the_hosts_loopback_is_out_of_reach() {
     if !outside::enter() {
         return;
