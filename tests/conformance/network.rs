@@ -71,8 +71,8 @@ fn what_listens_on_the_hosts_loopback_is_out_of_reach() {
     let datagram_ports: Vec<String> = resolvers.iter().map(|(place, _)| place.port().to_string()).collect();
     let script = format!(
         "for address in {addresses}; do \
-            for port in {}; do (nc -w 2 $address $port </dev/null && echo $address $port) & done; \
-            for port in {}; do echo x | nc -u -w 2 $address $port & done; \
+            for port in {}; do (timeout 5 nc -w 2 $address $port </dev/null && echo $address $port) & done; \
+            for port in {}; do echo x | timeout 5 nc -u -w 2 $address $port & done; \
          done 2>/dev/null; wait; echo done",
         ports.join(" "),
         datagram_ports.join(" ")
