@@ -128,7 +128,7 @@ fn tail(console: &str) -> String {
 pub struct Sandbox {
     monitor: Monitor,
     agent: Agent,
-    network: Option<Network>,
+    network: Option<Box<Network>>,
     engine: Engine,
     size: Option<MachineSize>,
     paused: bool,
@@ -168,6 +168,7 @@ impl Sandbox {
                 let ContainerSpec { vcpus, memory_mib, .. } = *parts.spec;
                 let size = Some(MachineSize { vcpus, memory_mib });
                 let engine = parts.engine.engine;
+                let network = network.map(Box::new);
                 Ok(Sandbox { monitor, agent, network, engine, size, paused: false, folder })
             }
             Err(error) => {
@@ -247,6 +248,7 @@ impl Sandbox {
             Ok((agent, paused)) => {
                 watch_network(id, &monitor, network.as_ref());
                 let (engine, size) = (machine.engine, machine.size);
+                let network = network.map(Box::new);
                 Ok(Sandbox { monitor, agent, network, engine, size, paused, folder })
             }
             Err(error) => {

@@ -187,9 +187,8 @@ impl Passt {
         }
         let text = String::from_utf8_lossy(&text).replace('\0', "");
         // It says of every line that there is no system log, where there is none.
-        let lines = text.lines().map(str::trim).filter(|line| {
-            !line.is_empty() && !(line.starts_with("Failed to send") && line.ends_with("syslog"))
-        });
+        let is_noise = |line: &str| line.starts_with("Failed to send") && line.ends_with("syslog");
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !is_noise(line));
         let said: Vec<&str> = lines.collect();
         if said.is_empty() { "it does not say why".to_owned() } else { said.join("; ") }
     }
