@@ -17,10 +17,14 @@ mod resolver;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use capsid_protocol::InterfaceAddress;
 use capsid_vmm::network::MacAddress;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use crate::container::ContainerId;
 
 pub use passt::{Passt, ProcessIdentity, find_passt};
 pub use plan::Card;
@@ -45,6 +49,8 @@ pub const PREFIX_IPV6: u8 = 64;
 /// beyond; the larger it is, the less a byte costs. 65520 is passt's own default.
 pub const MTU: u32 = 65520;
 
+/// How long after its network a machine may take to end when it was the machine that ended.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Docker's word for the host's address in an additional line of /etc/hosts.
 pub const HOST_GATEWAY: &str = "host-gateway";
 /// Why there is none: what listens on the host's loopback is not for guests.
@@ -142,6 +148,31 @@ impl Network {
     pub(crate) fn adopt(record: NetworkRecord) -> Network {
         let passt = Passt::adopt(record.process);
         Network { record, passt }
+    }
+
+    /// Waits until it may be used.
+    pub(crate) async fn confined(&self) -> Result<(), NetworkError> {
+        match &self.passt {
+            Some(passt) => passt.confined().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Says so when the machine loses it, which its guest has to live without. `machine_ended` waits for the machine's
+    /// end.
+    pub(crate) fn watch<T>(&self, id: &ContainerId, machine_ended: impl Future<Output = T> + Send + 'static) {
+        let (container, process) = (id.short().to_owned(), self.record.process.pid);
+        let gone = self.passt.as_ref().map(Passt::ended);
+        tokio::spawn(async move {
+            if let Some(gone) = gone {
+                gone.await;
+            }
+            // It ends with its machine.
+            if timeout(FAREWELL, machine_ended).await.is_err() {
+                let lost = "passt has ended: the container has no network until its next start";
+                tracing::warn!(%container, process, "{lost}");
+            }
+        });
     }
 
     /// For a machine that has ended: passt has, too, or is ended.

@@ -21,7 +21,7 @@ use crate::artifacts::Artifacts;
 use crate::container::ContainerId;
 use crate::engine::ChosenEngine;
 use crate::monitor::{MachineEnd, MachineParts, Monitor, MonitorError};
-use crate::network::{Launcher, Network, NetworkError, NetworkPlan, NetworkRecord, Passt};
+use crate::network::{Launcher, Network, NetworkError, NetworkPlan, NetworkRecord};
 use crate::record::{MachineRecord, MachineSize};
 use crate::run_folder::{RunFolder, RunFolderError, RunFolders};
 use crate::spec::ContainerSpec;
@@ -33,8 +33,6 @@ pub const BOOT_TIMEOUT_VARIABLE: &str = "CAPSID_BOOT_TIMEOUT";
 const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// More of a guest's milestones are not noted.
 const MAX_MILESTONES: usize = 32;
-/// How long after its network a machine may take to end when it was the machine that ended.
-const NETWORK_FAREWELL: Duration = Duration::from_secs(2);
 /// How many of the console's last lines an error shows.
 const CONSOLE_TAIL_LINES: usize = 15;
 
@@ -164,7 +162,9 @@ impl Sandbox {
         let booted = Sandbox::boot_in(&folder, &parts, timeline).await;
         match booted {
             Ok((monitor, agent, network)) => {
-                watch_network(parts.id, &monitor, network.as_ref());
+                if let Some(network) = &network {
+                    network.watch(parts.id, monitor.ended());
+                }
                 let ContainerSpec { vcpus, memory_mib, .. } = *parts.spec;
                 let size = Some(MachineSize { vcpus, memory_mib });
                 let engine = parts.engine.engine;
@@ -246,7 +246,9 @@ impl Sandbox {
         };
         match Sandbox::connect_again(&monitor).await {
             Ok((agent, paused)) => {
-                watch_network(id, &monitor, network.as_ref());
+                if let Some(network) = &network {
+                    network.watch(id, monitor.ended());
+                }
                 let (engine, size) = (machine.engine, machine.size);
                 let network = network.map(Box::new);
                 Ok(Sandbox { monitor, agent, network, engine, size, paused, folder })
@@ -415,28 +417,11 @@ async fn come_up(
     drop(listener);
     let agent = connect(monitor).await?;
     note_boot(monitor, &ready, rang, timeline).await;
-    if let Some(passt) = network.as_ref().and_then(|network| network.passt.as_ref()) {
-        passt.confined().await?;
+    if let Some(network) = &network {
+        network.confined().await?;
     }
     prepare_root(monitor, &agent, spec, plan, timeline).await?;
     Ok((agent, network))
-}
-
-/// Says so when a machine loses its network, which its guest has to live without.
-fn watch_network(id: &ContainerId, monitor: &Monitor, network: Option<&Network>) {
-    let Some(network) = network else { return };
-    let (container, process) = (id.short().to_owned(), network.record.process.pid);
-    let gone = network.passt.as_ref().map(Passt::ended);
-    let machine = monitor.ended();
-    tokio::spawn(async move {
-        if let Some(gone) = gone {
-            gone.await;
-        }
-        // It ends with its machine.
-        if timeout(NETWORK_FAREWELL, machine).await.is_err() {
-            tracing::warn!(%container, process, "passt has ended: the container has no network until its next start");
-        }
-    });
 }
 
 /// Waits for the agent's one ring.
