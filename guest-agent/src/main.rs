@@ -16,6 +16,7 @@ mod files;
 mod identity;
 mod launch;
 mod mounts;
+mod netlink;
 mod network;
 mod observe;
 mod openings;

@@ -1,5 +1,6 @@
 //! `PrepareRoot`: from an empty machine to a container that waits for its program.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 
 use capsid_protocol::{ErrorCode, PrepareRoot, Refusal};
@@ -9,7 +10,7 @@ use rustix::time::{ClockId, Timespec};
 use crate::cgroup::ContainerGroup;
 use crate::container::{self, Container};
 use crate::error::{Step, StepError, refusal};
-use crate::{boot, mounts, overlay};
+use crate::{boot, mounts, network, overlay};
 
 /// Most tmpfs mounts and host lines of one request: no cap of Docker's, only a bound.
 const MAX_ENTRIES: usize = 1024;
@@ -35,6 +36,9 @@ pub(crate) fn prepare(request: &PrepareRoot) -> Result<Prepared, Refusal> {
     set_clock(request.realtime_ns)?;
     overlay::stack(request.layers, request.writable, request.resolv_conf.is_some())?;
     write_files(request)?;
+    if let Some(setup) = &request.network {
+        network::set_up(setup)?;
+    }
     let group = ContainerGroup::create(&request.limits)?;
     let container = container::start(request, &group)?;
     Ok(Prepared { container, group })
@@ -53,6 +57,9 @@ fn check(request: &PrepareRoot) -> Result<(), Refusal> {
     }
     if request.hostname.len() > MAX_HOSTNAME {
         return bad(format!("the host name is longer than {MAX_HOSTNAME} bytes"));
+    }
+    if let Some(setup) = &request.network {
+        network::check(setup)?;
     }
     if request.folders.len() > MAX_ENTRIES {
         return bad(format!("more than {MAX_ENTRIES} folders"));
@@ -86,7 +93,7 @@ fn set_clock(realtime_ns: Option<u64>) -> Result<(), StepError> {
 /// The files that are mounted over the container's, in the agent's root.
 fn write_files(request: &PrepareRoot) -> Result<(), StepError> {
     write_file("hostname", &format!("{}\n", request.hostname))?;
-    write_file("hosts", &hosts(&request.hostname, &request.extra_hosts))?;
+    write_file("hosts", &hosts(&request.hostname, &request.extra_hosts, &own_addresses(request)))?;
     match &request.resolv_conf {
         Some(text) => write_file("resolv.conf", text),
         None => Ok(()),
@@ -106,9 +113,15 @@ fn write_file(name: &str, text: &str) -> Result<(), StepError> {
     Ok(())
 }
 
-/// /etc/hosts as Docker writes it. The machine's own name is at an address of its own, as Debian has it, unless the
-/// host gives one.
-fn hosts(hostname: &str, extra: &[(String, String)]) -> String {
+/// Those that the machine's name is at: of its card, or one of its own, as Debian has it.
+fn own_addresses(request: &PrepareRoot) -> Vec<IpAddr> {
+    let of_card = request.network.iter().flat_map(|setup| &setup.addresses).map(|each| each.address);
+    let addresses: Vec<_> = of_card.collect();
+    if addresses.is_empty() { vec![IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1))] } else { addresses }
+}
+
+/// /etc/hosts as Docker writes it: the machine's own name comes last, unless the host gives it an address.
+fn hosts(hostname: &str, extra: &[(String, String)], own: &[IpAddr]) -> String {
     let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
                     ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
         .to_owned();
@@ -117,7 +130,9 @@ fn hosts(hostname: &str, extra: &[(String, String)]) -> String {
     }
     let is_given = |(_, names): &(String, String)| names.split_whitespace().any(|name| name == hostname);
     if !hostname.is_empty() && !extra.iter().any(is_given) {
-        text.push_str(&format!("127.0.1.1\t{hostname}\n"));
+        for address in own {
+            text.push_str(&format!("{address}\t{hostname}\n"));
+        }
     }
     text
 }
@@ -138,6 +153,7 @@ mod tests {
             hostname: "box".to_owned(),
             extra_hosts: Vec::new(),
             resolv_conf: None,
+            network: None,
             limits: Limits::default(),
             privileged: false,
             realtime_ns: None,
@@ -166,9 +182,10 @@ mod tests {
     #[test]
     fn extra_hosts_follow_the_usual_lines() {
         let extra = |name: &str| [("10.0.0.1".to_owned(), name.to_owned())];
-        let text = hosts("box", &extra("db"));
+        let own = [IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1))];
+        let text = hosts("box", &extra("db"), &own);
         assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
         assert!(text.ends_with("ff02::2\tip6-allrouters\n10.0.0.1\tdb\n127.0.1.1\tbox\n"), "{text}");
-        assert!(hosts("box", &extra("box box.local")).ends_with("10.0.0.1\tbox box.local\n"));
+        assert!(hosts("box", &extra("box box.local"), &own).ends_with("10.0.0.1\tbox box.local\n"));
     }
 }

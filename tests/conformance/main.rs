@@ -11,6 +11,7 @@ mod layers;
 mod life;
 mod limits;
 mod machine;
+mod network;
 mod process;
 mod protocol;
 mod security;

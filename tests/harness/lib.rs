@@ -7,6 +7,7 @@ mod call;
 mod daemon;
 mod home;
 mod host;
+pub mod outside;
 mod terminal;
 
 pub use call::{Call, Finished, Running};

@@ -36,6 +36,7 @@ mod body;
 mod files;
 mod frame;
 mod message;
+mod network;
 mod observe;
 mod process;
 mod root;
@@ -52,6 +53,7 @@ pub use message::{
     ControlAccepted, ErrorCode, ExitReport, ExitStatus, Milestone, Opening, OpeningReply, OutputAccepted,
     ProcessId, Ready, Refusal, Request, Response, StreamKind, Version, VersionRange,
 };
+pub use network::{InterfaceAddress, NetworkSetup};
 pub use observe::{
     BlockStatistics, CpuStatistics, InterfaceStatistics, MemoryStatistics, ProcessInfo, Processes,
     Statistics, TrafficStatistics,

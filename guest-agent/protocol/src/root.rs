@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::network::NetworkSetup;
+
 /// Everything that the agent needs before a process can start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrepareRoot {
@@ -16,8 +18,8 @@ pub struct PrepareRoot {
     pub tmpfs: Vec<TmpfsMount>,
     /// Size of /dev/shm in bytes.
     pub shm_bytes: u64,
-    /// The machine's host name; also written to /etc/hostname and, at 127.0.1.1 unless [`Self::extra_hosts`] names
-    /// it, to /etc/hosts.
+    /// The machine's host name; also written to /etc/hostname and, unless [`Self::extra_hosts`] names it, to /etc/hosts:
+    /// at the addresses of [`Self::network`], or at 127.0.1.1 where there is none.
     pub hostname: String,
     /// Further lines of /etc/hosts: address and name.
     pub extra_hosts: Vec<(String, String)>,
@@ -27,6 +29,9 @@ pub struct PrepareRoot {
     pub limits: Limits,
     /// Whether kernel interfaces are open (`--privileged`): no masked or read-only paths below /proc and /sys.
     pub privileged: bool,
+    /// How the machine's network card is set up; `None` leaves it down, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkSetup>,
     /// The host's time, in nanoseconds since 1970, to set the guest's clock by.
     pub realtime_ns: Option<u64>,
     /// Folders that are made where there are none: absolute paths.

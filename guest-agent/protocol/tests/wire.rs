@@ -9,11 +9,11 @@ use std::path::Path;
 
 use capsid_protocol::{
     BlockStatistics, Capability, ChangeKind, ControlAccepted, CpuStatistics, ErrorCode, ExitReport,
-    ExitStatus, FileChange, FilesWork, Identity, InterfaceStatistics, Limit, LimitChanges, Limits,
-    MemoryStatistics, Milestone, Opening, OpeningReply, OutputAccepted, PathStat, PrepareRoot, PreparedRoot,
-    ProcessId, ProcessInfo, ProcessSpec, Processes, Ready, Refusal, Request, RequestId, Response, Rlimit,
-    RlimitKind, SPOKEN, StartedProcess, Statistics, StreamKind, TerminalSize, TmpfsMount, TrafficStatistics,
-    Version, WritableLayer, read_frame, write_frame,
+    ExitStatus, FileChange, FilesWork, Identity, InterfaceAddress, InterfaceStatistics, Limit, LimitChanges,
+    Limits, MemoryStatistics, Milestone, NetworkSetup, Opening, OpeningReply, OutputAccepted, PathStat,
+    PrepareRoot, PreparedRoot, ProcessId, ProcessInfo, ProcessSpec, Processes, Ready, Refusal, Request,
+    RequestId, Response, Rlimit, RlimitKind, SPOKEN, StartedProcess, Statistics, StreamKind, TerminalSize,
+    TmpfsMount, TrafficStatistics, Version, WritableLayer, read_frame, write_frame,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -39,6 +39,11 @@ impl Snapshot {
     }
 }
 
+fn interface_address(address: &str, prefix: u8, gateway: &str) -> InterfaceAddress {
+    let parse = |text: &str| text.parse().expect("an address");
+    InterfaceAddress { address: parse(address), prefix, gateway: parse(gateway) }
+}
+
 fn prepare_root() -> PrepareRoot {
     PrepareRoot {
         layers: 3,
@@ -51,6 +56,13 @@ fn prepare_root() -> PrepareRoot {
         hostname: "box".to_owned(),
         extra_hosts: vec![("10.0.0.9".to_owned(), "db".to_owned())],
         resolv_conf: Some("nameserver 10.0.0.1\n".to_owned()),
+        network: Some(NetworkSetup {
+            mtu: 65520,
+            addresses: vec![
+                interface_address("10.0.0.2", 24, "10.0.0.1"),
+                interface_address("fd00::2", 64, "fd00::1"),
+            ],
+        }),
         limits: Limits { memory_bytes: Some(1 << 28), cpu_quota_us: Some(150_000), pids: Some(100) },
         privileged: false,
         realtime_ns: Some(1_700_000_000_000_000_000),
@@ -100,6 +112,7 @@ fn add_requests(snapshot: &mut Snapshot) {
     let least = PrepareRoot {
         writable: WritableLayer::Memory { bytes: 1 << 20 },
         resolv_conf: None,
+        network: None,
         limits: Limits::default(),
         realtime_ns: None,
         folders: Vec::new(),

@@ -3,7 +3,6 @@
 //! Called by everyone; knows nothing of containers.
 #![allow(unsafe_code)]
 
-pub(crate) mod interface;
 pub(crate) mod process;
 pub(crate) mod signals;
 pub(crate) mod vsock;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use capsid_api::version::{NEWEST, OLDEST};
 use capsid_runtime::events::{Event, EventKind};
 use capsid_runtime::lifecycle::Phase;
+use capsid_runtime::network::find_passt;
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, HeaderValue};
 use jiff::Timestamp;
@@ -15,6 +16,9 @@ use crate::http::{self, Reply};
 use crate::query::moment;
 use crate::routes::Call;
 
+/// Told by `docker info`.
+const NO_PASST: &str =
+    "WARNING: passt is not in PATH (Debian's package passt): containers start with --network none only";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub(crate) fn ping() -> Reply {
@@ -62,6 +66,7 @@ pub(crate) fn info(call: &Call) -> Result<Reply> {
         ),
         Err(error) => ("none".to_owned(), capsid_runtime::error::describe(&error)),
     };
+    let warnings = find_passt().is_none().then_some([NO_PASST]);
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     http::ok(&json!({
         "ID": name, "Containers": views.len(),
@@ -89,7 +94,7 @@ pub(crate) fn info(call: &Call) -> Result<Reply> {
             "Error": "", "RemoteManagers": null },
         "LiveRestoreEnabled": true, "Isolation": "", "InitBinary": "capsid-init",
         "ContainerdCommit": { "ID": "" }, "RuncCommit": { "ID": "" }, "InitCommit": { "ID": "" },
-        "SecurityOptions": ["name=microvm"], "CDISpecDirs": [], "Warnings": null,
+        "SecurityOptions": ["name=microvm"], "CDISpecDirs": [], "Warnings": warnings,
     }))
 }
 

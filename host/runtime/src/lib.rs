@@ -20,6 +20,7 @@ pub mod lifecycle;
 pub mod live;
 pub mod logs;
 pub mod monitor;
+pub mod network;
 pub mod open;
 pub mod pump;
 pub mod record;

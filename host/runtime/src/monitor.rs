@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use capsid_vmm::config::{Descriptor, VsockConfig};
+use capsid_vmm::config::{Descriptor, NetworkConfig, VsockConfig};
 use capsid_vmm::control::{ControlReply, ControlRequest, EndReport};
 use capsid_vmm::{Engine, MachineConfig};
 use command_fds::{CommandFdExt, FdMapping};
@@ -31,6 +31,7 @@ use tokio::time::timeout;
 
 use crate::artifacts::Artifacts;
 use crate::engine::ChosenEngine;
+use crate::network::{Card, GATEWAY_IPV4};
 use crate::run_folder::RunFolder;
 
 /// How much of a guest's console is kept.
@@ -104,6 +105,8 @@ pub struct MachineParts<'a> {
     pub layers: &'a [File],
     /// The writable layer.
     pub writable: &'a File,
+    /// The machine's end of the wire to its network.
+    pub card: Option<Card>,
     /// Where its sockets and its report go.
     pub folder: &'a RunFolder,
 }
@@ -140,7 +143,7 @@ impl Monitor {
     /// # Errors
     ///
     /// Nothing runs and nothing is left but, maybe, unused socket files in the machine's folder.
-    pub fn start(parts: MachineParts<'_>) -> Result<Monitor, MonitorError> {
+    pub fn start(mut parts: MachineParts<'_>) -> Result<Monitor, MonitorError> {
         let pipe = || {
             pipe_with(PipeFlags::CLOEXEC)
                 .map_err(|error| io_on("make a pipe for", &parts.artifacts.monitor)(error.into()))
@@ -154,7 +157,9 @@ impl Monitor {
         let complaint = parts.folder.create_file("complaint").map_err(io_on("make", &complaint_path))?;
         let mut handover = Handover { mappings: Vec::new() };
         let config_number = handover.give(config_end);
-        let config = machine_config(&parts, &mut handover, report.into(), lifeline)?;
+        // The monitor's alone: the network is to end with it.
+        let card = parts.card.take();
+        let config = machine_config(&parts, card, &mut handover, report.into(), lifeline)?;
         let program = &parts.artifacts.monitor;
         let json = serde_json::to_vec(&config).map_err(|error| io_on("configure", program)(error.into()))?;
         // The pipe takes it whole: a pipe holds 64 KiB, and a configuration with every layer is a tenth of that.
@@ -215,10 +220,12 @@ impl Monitor {
     }
 
     /// Waits for the machine's end, however long it takes.
-    pub async fn ended(&self) -> MachineEnd {
+    pub fn ended(&self) -> impl Future<Output = MachineEnd> + Send + 'static + use<> {
         let mut ended = self.ended.clone();
-        let end = ended.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
-        end.unwrap_or(MachineEnd::Vanished { complaint: String::new() })
+        async move {
+            let end = ended.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
+            end.unwrap_or(MachineEnd::Vanished { complaint: String::new() })
+        }
     }
 
     /// Ends the machine at once, as pulling the plug would, and returns when it has ended: by force if the monitor does
@@ -259,6 +266,7 @@ fn io_on<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> 
 
 fn machine_config(
     parts: &MachineParts<'_>,
+    card: Option<Card>,
     handover: &mut Handover,
     report: OwnedFd,
     lifeline: OwnedFd,
@@ -285,7 +293,11 @@ fn machine_config(
             listener: handover.give(listen(&vsock)?),
             guest_dials: Some(vsock.clone()),
         },
-        network: None,
+        network: card.map(|card| NetworkConfig {
+            socket: handover.give(card.socket),
+            mac: card.mac,
+            gateway: Some(GATEWAY_IPV4),
+        }),
         control: handover.give(listen(&control)?),
         lifeline: Some(handover.give(lifeline)),
         report: handover.give(report),
@@ -323,7 +335,7 @@ fn watch_end(
     Ok(receiver)
 }
 
-fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+pub(crate) fn pidfd(pid: u32) -> io::Result<OwnedFd> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }

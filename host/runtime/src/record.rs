@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::container::{ContainerId, ContainerName};
 use crate::engine::EngineChoice;
 use crate::lifecycle::{Phase, RestartPolicy};
+use crate::network::NetworkRecord;
 use crate::spec::RunOptions;
 
 /// Docker's grace between the stop signal and the kill (moby, `defaultStopTimeout`).
@@ -170,7 +171,7 @@ pub struct MachineRecord {
     pub size: Option<MachineSize>,
     /// How the guest's network was set up; absent without one.
     #[serde(default)]
-    pub network: Option<serde_json::Value>,
+    pub network: Option<NetworkRecord>,
 }
 
 /// How large a machine is: it stays so for its whole life.

@@ -21,6 +21,7 @@ use crate::artifacts::Artifacts;
 use crate::container::ContainerId;
 use crate::engine::ChosenEngine;
 use crate::monitor::{MachineEnd, MachineParts, Monitor, MonitorError};
+use crate::network::{Launcher, Network, NetworkError, NetworkPlan, NetworkRecord};
 use crate::record::{MachineRecord, MachineSize};
 use crate::run_folder::{RunFolder, RunFolderError, RunFolders};
 use crate::spec::ContainerSpec;
@@ -44,6 +45,9 @@ pub enum SandboxError {
     /// A socket in it could not be made.
     #[error("failed to listen for the guest")]
     Listen(#[source] io::Error),
+    /// The network that was asked for cannot be had.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The monitor did not start, or does not answer.
     #[error(transparent)]
     Monitor(#[from] MonitorError),
@@ -122,6 +126,7 @@ fn tail(console: &str) -> String {
 pub struct Sandbox {
     monitor: Monitor,
     agent: Agent,
+    network: Option<Box<Network>>,
     engine: Engine,
     size: Option<MachineSize>,
     paused: bool,
@@ -156,10 +161,15 @@ impl Sandbox {
         let folder = parts.folders.create(parts.id)?;
         let booted = Sandbox::boot_in(&folder, &parts, timeline).await;
         match booted {
-            Ok((monitor, agent)) => {
+            Ok((monitor, agent, network)) => {
+                if let Some(network) = &network {
+                    network.watch(parts.id, monitor.ended());
+                }
                 let ContainerSpec { vcpus, memory_mib, .. } = *parts.spec;
                 let size = Some(MachineSize { vcpus, memory_mib });
-                Ok(Sandbox { monitor, agent, engine: parts.engine.engine, size, paused: false, folder })
+                let engine = parts.engine.engine;
+                let network = network.map(Box::new);
+                Ok(Sandbox { monitor, agent, network, engine, size, paused: false, folder })
             }
             Err(error) => {
                 folder.clear();
@@ -172,7 +182,9 @@ impl Sandbox {
         folder: &RunFolder,
         parts: &SandboxParts<'_>,
         timeline: &mut Timeline,
-    ) -> Result<(Monitor, Agent), SandboxError> {
+    ) -> Result<(Monitor, Agent, Option<Network>), SandboxError> {
+        let plan = NetworkPlan::settle(&parts.spec.network, parts.id)?;
+        let (card, launcher) = plan.wire()?.unzip();
         let doorbell = folder.join(&format!("vsock_{READY_PORT}"));
         let listener = UnixListener::bind(&doorbell).map_err(SandboxError::Listen)?;
         let monitor = Monitor::start(MachineParts {
@@ -182,14 +194,15 @@ impl Sandbox {
             memory_mib: parts.spec.memory_mib,
             layers: &parts.layers,
             writable: &parts.writable,
+            card,
             folder,
         })?;
         timeline.reached("monitor-started");
-        let agent = come_up(&monitor, listener, parts.spec, timeline).await;
+        let came_up = come_up(&monitor, listener, parts.spec, (&plan, launcher), timeline).await;
         // Nobody else is to ring: from here on the guest can connect to nothing on the host.
         let _ = std::fs::remove_file(&doorbell);
-        match agent {
-            Ok(agent) => Ok((monitor, agent)),
+        match came_up {
+            Ok((agent, network)) => Ok((monitor, agent, network)),
             Err(error) => {
                 // The next machine may be given the same writable layer: this one is to be gone.
                 monitor.end().await;
@@ -223,6 +236,7 @@ impl Sandbox {
         machine: &MachineRecord,
     ) -> Result<Sandbox, SandboxError> {
         let folder = folders.of(id);
+        let network = machine.network.clone().map(Network::adopt);
         let monitor = match Monitor::adopt(&folder, machine.pid) {
             Ok(monitor) => monitor,
             Err(end) => {
@@ -232,11 +246,18 @@ impl Sandbox {
         };
         match Sandbox::connect_again(&monitor).await {
             Ok((agent, paused)) => {
+                if let Some(network) = &network {
+                    network.watch(id, monitor.ended());
+                }
                 let (engine, size) = (machine.engine, machine.size);
-                Ok(Sandbox { monitor, agent, engine, size, paused, folder })
+                let network = network.map(Box::new);
+                Ok(Sandbox { monitor, agent, network, engine, size, paused, folder })
             }
             Err(error) => {
                 monitor.end().await;
+                if let Some(network) = &network {
+                    network.end();
+                }
                 folder.clear();
                 Err(error)
             }
@@ -276,7 +297,16 @@ impl Sandbox {
 
     /// Removes what a machine that has ended left.
     pub fn clear(&self) {
+        if let Some(network) = &self.network {
+            network.end();
+        }
         self.folder.clear();
+    }
+
+    /// Its network, as it was set up.
+    #[must_use]
+    pub fn network(&self) -> Option<&NetworkRecord> {
+        self.network.as_ref().map(|network| &network.record)
     }
 
     /// What runs the machine.
@@ -357,9 +387,12 @@ async fn prepare_root(
     monitor: &Monitor,
     agent: &Agent,
     spec: &ContainerSpec,
+    plan: &NetworkPlan,
     timeline: &mut Timeline,
 ) -> Result<(), SandboxError> {
     let mut root = spec.root.clone();
+    root.network = plan.setup();
+    root.resolv_conf = Some(plan.resolv_conf.clone());
     root.realtime_ns = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .ok()
@@ -369,21 +402,26 @@ async fn prepare_root(
     Ok(())
 }
 
-/// From a monitor that has started to a root that stands.
+/// From a monitor that has started to a root that stands. passt starts beside the guest's boot, which takes longer.
 async fn come_up(
     monitor: &Monitor,
     listener: UnixListener,
     spec: &ContainerSpec,
+    (plan, launcher): (&NetworkPlan, Option<Launcher>),
     timeline: &mut Timeline,
-) -> Result<Agent, SandboxError> {
+) -> Result<(Agent, Option<Network>), SandboxError> {
+    let network = launcher.map(Launcher::start).transpose()?;
     let ready = ring(&listener, monitor).await?;
     let rang = HostMoment::now();
     timeline.reached_at("agent-ready", rang);
     drop(listener);
     let agent = connect(monitor).await?;
     note_boot(monitor, &ready, rang, timeline).await;
-    prepare_root(monitor, &agent, spec, timeline).await?;
-    Ok(agent)
+    if let Some(network) = &network {
+        network.confined().await?;
+    }
+    prepare_root(monitor, &agent, spec, plan, timeline).await?;
+    Ok((agent, network))
 }
 
 /// Waits for the agent's one ring.

@@ -10,6 +10,8 @@ use capsid_protocol::{
 use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 
+use crate::network::NetworkOptions;
+
 /// `PATH` of a process whose image sets none (moby, `oci/defaults.go`).
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Size of /dev/shm when nothing is asked for (moby, `config.DefaultShmSize`).
@@ -85,6 +87,9 @@ pub struct RunOptions {
     pub no_new_privileges: bool,
     /// Labels, the image's among them.
     pub labels: BTreeMap<String, String>,
+    /// Its network.
+    #[serde(default)]
+    pub network: NetworkOptions,
 }
 
 /// What a user asks for and cannot have.
@@ -143,6 +148,8 @@ pub struct ContainerSpec {
     pub root: PrepareRoot,
     /// The container's own process.
     pub process: ProcessSpec,
+    /// The network; what the agent is told of it is settled when the machine starts.
+    pub network: NetworkOptions,
 }
 
 impl ContainerSpec {
@@ -176,13 +183,14 @@ impl ContainerSpec {
             hostname,
             extra_hosts: options.extra_hosts.clone(),
             resolv_conf: None,
+            network: None,
             limits,
             privileged: options.privileged,
             realtime_ns: None,
             folders: folders(image, options),
             sysctls: options.sysctls.clone().into_iter().collect(),
         };
-        Ok(ContainerSpec { vcpus, memory_mib, root, process })
+        Ok(ContainerSpec { vcpus, memory_mib, root, process, network: options.network.clone() })
     }
 }
 

@@ -7,6 +7,7 @@ use capsid_runtime::sandbox::engine_name;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::network::network;
 use crate::error::Result;
 use crate::http::{self, Reply};
 use crate::routes::Call;
@@ -121,22 +122,4 @@ pub(super) fn mounts(view: &View) -> Vec<Value> {
             })
         })
         .collect()
-}
-
-/// One network, Docker's default in name, which every container has by itself.
-pub(super) fn network(view: &View) -> Value {
-    let mode = view.record.documents["HostConfig"]["NetworkMode"].as_str().unwrap_or("default").to_owned();
-    let name = if mode == "none" { "none" } else { "bridge" };
-    let endpoint = json!({
-        "IPAMConfig": null, "Links": null, "Aliases": null, "MacAddress": "", "DriverOpts": null, "GwPriority": 0,
-        "NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0, "IPv6Gateway": "",
-        "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": null,
-    });
-    json!({
-        "Bridge": "", "SandboxID": "", "SandboxKey": "", "Ports": {}, "HairpinMode": false,
-        "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0, "SecondaryIPAddresses": null,
-        "SecondaryIPv6Addresses": null, "EndpointID": "", "Gateway": "", "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0, "IPAddress": "", "IPPrefixLen": 0, "IPv6Gateway": "", "MacAddress": "",
-        "Networks": { name: endpoint },
-    })
 }

@@ -113,7 +113,7 @@ fn summary<'a>(server: &Server, view: &'a Arc<View>, now: Timestamp, sizes: bool
         state: view.shown_phase().status(),
         status: status::text(view, now),
         host_config: SummaryHostConfig { network_mode },
-        network_settings: SummaryNetworks { networks: super::inspect::network(view)["Networks"].take() },
+        network_settings: SummaryNetworks { networks: super::network::network(view)["Networks"].take() },
         mounts: super::inspect::mounts(view),
     }
 }
@@ -213,12 +213,10 @@ impl<'a> Selection<'a> {
     }
 
     fn takes_by_surroundings(&self, view: &View) -> bool {
-        let mode = view.record.documents["HostConfig"]["NetworkMode"].as_str().unwrap_or("default");
-        let network = if mode == "none" { "none" } else { "bridge" };
         !self.filters.has("volume")
             && !self.filters.has("publish")
             && !self.filters.has("expose")
-            && self.filters.exact("network", network)
+            && self.filters.exact("network", super::network::name(view))
             && self.filters.truth("is-task").ok().flatten() != Some(true)
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod inspect;
 pub(crate) mod life;
 pub(crate) mod list;
 pub(crate) mod logs;
+mod network;
 mod options;
 pub(crate) mod stats;
 mod status;

@@ -10,6 +10,9 @@ use capsid_protocol::{Rlimit, RlimitKind, TerminalSize, TmpfsMount};
 use capsid_runtime::engine::EngineChoice;
 use capsid_runtime::lifecycle::RestartPolicy;
 use capsid_runtime::logs::{LogConfig, LogConfigError};
+use capsid_runtime::network::{
+    HOST_GATEWAY, HOST_GATEWAY_REFUSED, NetworkMode, NetworkOptions, is_resolver_word,
+};
 use capsid_runtime::record::{HealthOptions, LifeOptions, LogOptions, StopSignal};
 use capsid_runtime::spec::RunOptions;
 use oci_spec::image::ImageConfiguration;
@@ -61,6 +64,7 @@ pub(super) fn of(
         privileged: host.privileged.unwrap_or(false),
         no_new_privileges: no_new_privileges(&host)?,
         labels,
+        network: network(body, &host)?,
     };
     let life = life(body, &host, image)?;
     Ok((options, life))
@@ -210,6 +214,9 @@ fn extra_hosts(host: &HostConfig) -> Result<Vec<(String, String)>> {
         let (name, address) =
             parts.ok_or_else(|| ApiError::invalid(format!("bad format for add-host: {entry:?}")))?;
         let address = address.trim_matches(['[', ']']);
+        if address == HOST_GATEWAY {
+            return Err(ApiError::invalid(HOST_GATEWAY_REFUSED));
+        }
         if address.parse::<std::net::IpAddr>().is_err() {
             return Err(ApiError::invalid(format!("invalid IP address in add-host: {address:?}")));
         }
@@ -219,6 +226,32 @@ fn extra_hosts(host: &HostConfig) -> Result<Vec<(String, String)>> {
         Ok((address.to_owned(), name.to_owned()))
     };
     list.iter().map(split).collect()
+}
+
+/// The mode was checked; see [`refuse_what_is_not_there`].
+fn network(body: &ContainerCreateBody, host: &HostConfig) -> Result<NetworkOptions> {
+    let none = host.network_mode.as_deref() == Some("none") || body.network_disabled == Some(true);
+    let endpoints = body.networking_config.as_ref().and_then(|config| config.endpoints_config.as_ref());
+    let known = |name: &str| matches!(name, "default" | "bridge" | "none");
+    if endpoints.is_some_and(|endpoints| endpoints.keys().any(|name| !known(name))) {
+        return Err(ApiError::unsupported("named networks are"));
+    }
+    let address = |text: &String| {
+        text.trim()
+            .parse()
+            .map_err(|_| ApiError::invalid(format!("bad parameter: {text:?} is not an IP address")))
+    };
+    let words = |list: &Option<Vec<String>>| match list.iter().flatten().find(|word| !is_resolver_word(word))
+    {
+        Some(bad) => Err(ApiError::invalid(format!("bad parameter: {bad:?} is not a word of a resolver's"))),
+        None => Ok(list.clone().unwrap_or_default()),
+    };
+    Ok(NetworkOptions {
+        mode: if none { NetworkMode::None } else { NetworkMode::Bridge },
+        dns: host.dns.iter().flatten().map(address).collect::<Result<_>>()?,
+        dns_search: words(&host.dns_search)?,
+        dns_options: words(&host.dns_options)?,
+    })
 }
 
 fn tmpfs(host: &HostConfig) -> Result<Vec<TmpfsMount>> {

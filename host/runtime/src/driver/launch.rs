@@ -21,6 +21,7 @@ use crate::folders::ContainerFolder;
 use crate::host::Host;
 use crate::lifecycle::{Next, Phase};
 use crate::live::{Live, outputs};
+use crate::network::NetworkMode;
 use crate::pump::{LogSink, OutputPump, pump_input, pump_output};
 use crate::record::{ContainerRecord, MachineRecord};
 use crate::sandbox::{Sandbox, SandboxParts};
@@ -132,7 +133,7 @@ pub(super) fn machine_record(sandbox: &Sandbox) -> MachineRecord {
         pid: sandbox.monitor().pid(),
         engine: sandbox.engine(),
         size: sandbox.size(),
-        network: None,
+        network: sandbox.network().cloned(),
     }
 }
 
@@ -211,14 +212,19 @@ pub(crate) async fn boot(
     boot_as(host, folder, record, timeline, |_| {}).await
 }
 
-/// Boots a machine for the files of a container that does not run: what would be mounted over them is not.
+/// Boots a machine for the files of a container that does not run: what would be mounted over them is not, and it has no
+/// network.
 pub(super) async fn boot_for_files(
     host: &Host,
     folder: &ContainerFolder,
     record: &ContainerRecord,
     timeline: &mut Timeline,
 ) -> Result<Sandbox, LaunchError> {
-    let booted = boot_as(host, folder, record, timeline, |spec| spec.root.tmpfs.clear()).await;
+    let booted = boot_as(host, folder, record, timeline, |spec| {
+        spec.root.tmpfs.clear();
+        spec.network.mode = NetworkMode::None;
+    });
+    let booted = booted.await;
     booted.map(|(sandbox, _)| sandbox)
 }
 

@@ -127,6 +127,7 @@ impl Driver {
         tokio::spawn(async move {
             let mut timeline = Timeline::from(HostMoment::now());
             let booted = launch::boot_for_files(&host, &folder, &record, &mut timeline).await;
+            let booted = Box::new(booted);
             let _ = reports.send(Message::Happened(Happened::FilesReady { booted, to, reply }));
         });
     }

@@ -164,7 +164,11 @@ pub(crate) enum Happened {
     /// A probe of that run has a result.
     Probed { run: u32, status: HealthStatus, streak: u32, result: Box<HealthResult> },
     /// A machine for the container's files has booted, or not, for whoever asked first.
-    FilesReady { booted: Result<Sandbox, ContainerError>, to: oneshot::Sender<FilesMachine>, reply: Reply },
+    FilesReady {
+        booted: Box<Result<Sandbox, ContainerError>>,
+        to: oneshot::Sender<FilesMachine>,
+        reply: Reply,
+    },
     /// Somebody is done with the container's files.
     FilesReturned { number: u64 },
     /// Nobody has come for that machine for a while, if nobody has since.
@@ -327,7 +331,7 @@ impl Driver {
             Happened::Probed { run: of, status, streak, result } if of == run => {
                 self.probed(status, streak, *result);
             }
-            Happened::FilesReady { booted, to, reply } => self.files_ready(booted, to, reply),
+            Happened::FilesReady { booted, to, reply } => self.files_ready(*booted, to, reply),
             Happened::FilesReturned { number } => self.files_returned(number),
             Happened::FilesIdle { ticket } => self.files_idle(ticket),
             Happened::FilesGone(error) => self.files_gone(error),

@@ -79,6 +79,13 @@ impl FrameReader {
         }
     }
 
+    /// The first frame, to be changed; see [`first`](Self::first).
+    pub fn first_mut(&mut self) -> Option<&mut [u8]> {
+        let length = self.first().ok()??.len();
+        let start = self.start + LENGTH_BYTES;
+        self.buffer.get_mut(start..start + length)
+    }
+
     /// Drops the first frame.
     pub fn take(&mut self) {
         if let Ok(Some(frame)) = self.first() {

@@ -11,11 +11,12 @@
 //! ```
 //!
 //! [`border`] decides which frames pass, since passt does not: it connects to whatever address a frame names, the
-//! host's loopback included.
+//! host's loopback included. [`reset`] mends what passt gets wrong.
 
 pub mod border;
 pub mod frames;
 pub mod relay;
+pub(crate) mod reset;
 
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;

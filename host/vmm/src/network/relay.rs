@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::border::Border;
 use super::frames::{Filled, FrameReader, Outgoing, Sent};
+use super::reset;
 
 /// Most frames one way before the other has its turn.
 const MAX_TURN: usize = 64;
@@ -30,10 +31,18 @@ pub fn start(guest: UnixStream, outside: UnixStream, border: Border) -> io::Resu
         let mut entering = Lane::default();
         while let Ok(events) = wait(&guest, &outside, &leaving, &entering) {
             let (guest_ready, outside_ready) = events;
-            let left = leaving
-                .advance((&guest, guest_ready), (&outside, outside_ready), |frame| border.lets_out(frame));
-            let entered = entering
-                .advance((&outside, outside_ready), (&guest, guest_ready), |frame| border.lets_in(frame));
+            let left = leaving.advance(
+                (&guest, guest_ready),
+                (&outside, outside_ready),
+                |frame| border.lets_out(frame),
+                |_| {},
+            );
+            let entered = entering.advance(
+                (&outside, outside_ready),
+                (&guest, guest_ready),
+                |frame| border.lets_in(frame),
+                reset::complete,
+            );
             if left.is_err() || entered.is_err() {
                 return;
             }
@@ -90,6 +99,7 @@ impl Lane {
         (from, from_ready): (&UnixStream, PollFlags),
         (to, to_ready): (&UnixStream, PollFlags),
         may_pass: impl Fn(&[u8]) -> bool,
+        mend: impl Fn(&mut [u8]),
     ) -> Result<(), Over> {
         let closed = PollFlags::HUP | PollFlags::ERR;
         if to_ready.intersects(closed) {
@@ -107,6 +117,7 @@ impl Lane {
             let passes = may_pass(frame);
             if passes && let Some(room) = self.outgoing.begin(frame.len()) {
                 room.copy_from_slice(frame);
+                mend(room);
             }
             self.reader.take();
             if !self.send(to)? {

@@ -6,9 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::network::NetworkParts;
 use crate::network::border::Border;
 use crate::network::frames::{Filled, FrameReader, Outgoing, Sent};
+use crate::network::{NetworkParts, reset};
 
 /// It is polled edge-triggered, so what is known of the socket is kept here.
 pub(super) struct Link {
@@ -74,7 +74,10 @@ impl Link {
                 }
             }
         }
-        self.reader.first().ok().flatten()
+        self.reader.first_mut().map(|frame| {
+            reset::complete(frame);
+            &*frame
+        })
     }
 
     /// Drops that frame.
