@@ -6,6 +6,8 @@
 #
 #   CAPSID_CACHE   root of the cache; default ${XDG_CACHE_HOME:-~/.cache}/capsid
 #   BENCH          arguments of `make bench`, as `tests/bench/bench.py --help` explains them
+#   SOAK_KILLS     how many kills `make soak` takes to end, in SOAK_SECONDS at most; CAPSID_SOAK_SEED repeats its choices
+#   PREFIX         where `make install` puts things, below DESTDIR; default /usr/local
 #   FUZZ_SECONDS   how long `make fuzz` runs each target; default 60
 
 SHELL := /bin/bash
@@ -16,6 +18,9 @@ MAKEFLAGS += --no-print-directory
 STEP := tests/step
 GUEST := target/guest
 CAPSID := target/release/capsid
+PREFIX ?= /usr/local
+SOAK_SECONDS ?= 3600
+SOAK_KILLS ?= 200
 FUZZ_SECONDS ?= 60
 # This feature keeps the conformance tests out of a plain `cargo test`, which needs nothing that is built elsewhere.
 CONFORMANCE := capsid-tests/conformance
@@ -96,7 +101,20 @@ kvm-host-self-test: setup-test ## does the emulated host keep its promises?
 	@$(STEP) kvm-host tests/kvm-host/kvm-host --prepare
 	@$(STEP) -v kvm-host-self-test tests/kvm-host/self-test
 
+.PHONY: soak
+soak: build ## kill at random under load until SOAK_KILLS kills: nothing acknowledged may be lost
+	@CAPSID_SOAK_SECONDS=$(SOAK_SECONDS) CAPSID_SOAK_KILLS=$(SOAK_KILLS) $(STEP) -v soak \
+		cargo test --locked --workspace --features $(CONFORMANCE) --test soak -- --nocapture
+
+.PHONY: soak-short
+soak-short: build ## two minutes of it
+	@$(STEP) -v soak-short cargo test --locked --workspace --features $(CONFORMANCE) --test soak -- --nocapture
+
 ##@ Other
+
+.PHONY: install
+install: ## programs, guest, units of systemd, manual and completions below DESTDIR/PREFIX, after `make build`
+	@$(STEP) install host/daemon/install "$(DESTDIR)" "$(PREFIX)"
 
 .PHONY: setup-build setup-test setup-bench setup-fuzz setup-conformance
 setup-build setup-test setup-bench setup-fuzz setup-conformance: setup-%:

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::sync::Mutex;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,9 @@ impl Killed {
 
     pub(crate) fn tally(&self) -> String {
         let mut text = format!("{} kills", self.total());
-        for (name, count) in [("daemon", &self.daemons), ("machine", &self.machines), ("client", &self.clients)] {
+        for (name, count) in
+            [("daemon", &self.daemons), ("machine", &self.machines), ("client", &self.clients)]
+        {
             let _ = write!(text, ", {} of a {name}", count.load(Ordering::Relaxed));
         }
         text
@@ -95,7 +97,9 @@ impl Killer {
             return;
         }
         let index = self.dice.below(monitors.len() as u64);
-        let Some(&monitor) = usize::try_from(index).ok().and_then(|index| monitors.get(index)) else { return };
+        let Some(&monitor) = usize::try_from(index).ok().and_then(|index| monitors.get(index)) else {
+            return;
+        };
         // Written down first: whoever sees the container's end looks here for its reason.
         self.killed.monitors.lock().expect("nobody panics with it").insert(monitor);
         self.killed.machines.fetch_add(1, Ordering::SeqCst);

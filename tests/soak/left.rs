@@ -21,7 +21,9 @@ fn processes(folder: &Path, daemon: u32) -> Vec<String> {
     let needle = folder.as_os_str().as_encoded_bytes();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         if pid == daemon || pid == std::process::id() {
             continue;
         }

@@ -49,7 +49,8 @@ async fn nothing_acknowledged_is_lost_whatever_is_killed() {
     let (stop, killed) = (Arc::new(AtomicBool::new(false)), Arc::new(Killed::default()));
     let workers: Vec<_> = (0..WORKERS)
         .map(|number| {
-            let worker = Worker::new(number, Dice::new(seed ^ (number + 1)), socket.clone(), Arc::clone(&killed));
+            let worker =
+                Worker::new(number, Dice::new(seed ^ (number + 1)), socket.clone(), Arc::clone(&killed));
             tokio::spawn(worker.run(Arc::clone(&stop)))
         })
         .collect();

@@ -107,13 +107,17 @@ impl Worker {
         let script = format!("wc -l < /kept 2>/dev/null || echo 0; echo {kept} >> /kept; sync");
         match self.exec(name, &script).await {
             Some((0, printed)) => {
-                let found: u64 = printed.trim().parse().unwrap_or_else(|_| panic!("{name} printed {printed:?}"));
+                let found: u64 =
+                    printed.trim().parse().unwrap_or_else(|_| panic!("{name} printed {printed:?}"));
                 // One more than was acknowledged may be there: its acknowledgement was lost.
                 assert!(found >= kept, "{name} has {found} lines of {kept}");
                 found + 1
             }
             Some((code, printed)) => {
-                assert!(self.killed.machines() > killed_before, "{name} ended an exec with {code}: {printed}");
+                assert!(
+                    self.killed.machines() > killed_before,
+                    "{name} ended an exec with {code}: {printed}"
+                );
                 kept
             }
             None => kept,
@@ -135,13 +139,15 @@ impl Worker {
             return None;
         }
         let output = timeout(PATIENCE, started.bytes()).await.expect("an end in time").ok()?;
-        let ended = self.client.get(format!("/exec/{id}/json")).send().await.ok()?.json::<Value>().await.ok()?;
+        let ended =
+            self.client.get(format!("/exec/{id}/json")).send().await.ok()?.json::<Value>().await.ok()?;
         Some((ended["ExitCode"].as_i64()?, unframed(&output)))
     }
 
     /// Follows the log for a moment, and leaves without a word.
     async fn follow_and_leave(&mut self, name: &str) {
-        let follow = self.client.get(format!("/containers/{name}/logs")).flag("stdout", true).flag("follow", true);
+        let follow =
+            self.client.get(format!("/containers/{name}/logs")).flag("stdout", true).flag("follow", true);
         if let Ok(mut response) = follow.send().await {
             let moment = Duration::from_millis(self.dice.below(1000));
             let _ = timeout(moment, async { while let Ok(Some(_)) = response.chunk().await {} }).await;
@@ -160,7 +166,11 @@ impl Worker {
             let outcome = self.ask(request).await;
             let state = self.state(name).await;
             if state["Running"] == false {
-                assert_eq!((&state["Status"], &state["ExitCode"]), (&json!("exited"), &json!(137)), "{name}: {state}");
+                assert_eq!(
+                    (&state["Status"], &state["ExitCode"]),
+                    (&json!("exited"), &json!(137)),
+                    "{name}: {state}"
+                );
                 return;
             }
             if let Outcome::Answered(code) = outcome {
@@ -205,7 +215,8 @@ impl Worker {
     /// Whether the container's machine was among those that were killed.
     fn was_killed(&self, state: &Value) -> bool {
         let named = state["Pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-        named.is_some_and(|pid| self.killed.holds(pid)) || (state["ExitCode"] == 137 && self.killed.machines() > 0)
+        named.is_some_and(|pid| self.killed.holds(pid))
+            || (state["ExitCode"] == 137 && self.killed.machines() > 0)
     }
 
     async fn state(&self, name: &str) -> Value {
@@ -248,7 +259,9 @@ impl Worker {
                     sleep(Duration::from_millis(20)).await;
                 }
                 Err(error) => {
-                    return error.status().map_or(Outcome::Unknown, |status| Outcome::Answered(status.as_u16()));
+                    return error
+                        .status()
+                        .map_or(Outcome::Unknown, |status| Outcome::Answered(status.as_u16()));
                 }
             }
         }

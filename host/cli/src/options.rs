@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{container, daemon, image, system};
+use crate::commands::{container, daemon, documents, image, system};
 use crate::connection::Target;
 
 /// Runs each container in a virtual machine of its own.
@@ -63,6 +63,11 @@ pub(crate) enum Verb {
     SystemGroup(system::GroupVerb),
     /// Run the daemon, capsidd, with its own flags
     Daemon(daemon::DaemonArguments),
+    /// Print a script that completes commands: source it, or put it where your shell looks
+    Completion(documents::CompletionArguments),
+    /// Write the manual's pages
+    #[command(hide = true)]
+    Manual(documents::ManualArguments),
     /// What a client becomes that starts a daemon
     #[command(hide = true)]
     BecomeDaemon {

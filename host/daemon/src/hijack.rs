@@ -191,7 +191,9 @@ pub(crate) async fn serve(
                 over = &mut input, if !input_over => match over {
                     InputOver::Detached => {
                         // What was typed before the keys has its echo on the way.
-                        let _ = tokio::time::timeout(DETACH_GRACE, &mut output).await;
+                        if !output_over {
+                            let _ = tokio::time::timeout(DETACH_GRACE, &mut output).await;
+                        }
                         break Ended::Detached;
                     }
                     InputOver::Failed => break Ended::Over,
@@ -397,6 +399,13 @@ mod tests {
         let streams = Arc::new(RunStreams::default());
         let output = Some(streams.subscribe());
         let typing = Session { stdin: true, output, detach_keys: vec![16, 17], ..session(&streams) };
+        assert_eq!(served(typing, b"a\x10\x11").await.1, Ended::Detached);
+    }
+
+    #[tokio::test]
+    async fn the_keys_end_a_session_that_has_no_output_or_no_more() {
+        let streams = Arc::new(RunStreams::default());
+        let typing = Session { stdin: true, detach_keys: vec![16, 17], ..session(&streams) };
         assert_eq!(served(typing, b"a\x10\x11").await.1, Ended::Detached);
     }
 

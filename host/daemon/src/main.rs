@@ -13,7 +13,7 @@ use capsid_api::extensions::STATE_FOLDER_TAKEN;
 use capsid_api::socket::{default_socket, default_state_folder, secure_folder};
 use capsid_daemon::{Options, ServeError, TcpAddress, serve};
 use capsid_runtime::engine::EngineChoice;
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, Parser, ValueEnum};
 use listenfd::ListenFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -54,6 +54,9 @@ struct Arguments {
     /// End when there was nothing to do for a minute
     #[arg(long)]
     on_demand: bool,
+    /// Write the manual's page to this file instead of serving
+    #[arg(long, value_name = "FILE", hide = true)]
+    manual: Option<PathBuf>,
     /// What is logged, as tracing-subscriber's filters write it, e.g. `debug` or `capsid_daemon=debug`
     #[arg(long, value_name = "FILTER", env = "CAPSID_LOG", default_value = "info")]
     log: String,
@@ -80,6 +83,12 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if let Some(path) = &arguments.manual {
+        let page = clap_mangen::Man::new(Arguments::command());
+        let file =
+            std::fs::File::create(path).with_context(|| format!("failed to create {}", path.display()))?;
+        return page.render(&mut &file).context("failed to write the manual's page");
+    }
     let filter = EnvFilter::try_new(&arguments.log).context("--log")?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let state = match arguments.state_dir.clone() {

@@ -3,6 +3,7 @@
 pub(crate) mod confirm;
 pub(crate) mod container;
 pub(crate) mod daemon;
+pub(crate) mod documents;
 pub(crate) mod each;
 pub(crate) mod image;
 pub(crate) mod system;
@@ -36,6 +37,8 @@ pub(crate) fn call(arguments: Arguments, started_us: u64) -> Result<u8, Failure>
     match arguments.verb {
         Verb::Daemon(arguments) => Err(daemon::run(&arguments)),
         Verb::BecomeDaemon { command } => Err(connection::become_daemon(&command)),
+        Verb::Completion(arguments) => documents::completion(&arguments),
+        Verb::Manual(arguments) => documents::manual(&arguments),
         verb => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let code = runtime.block_on(dispatch(verb, &call));
@@ -60,6 +63,6 @@ async fn dispatch(verb: Verb, call: &Call) -> Result<u8, Failure> {
         Verb::SystemGroup(verb) => system::call_group(verb, call).await,
         Verb::Version(arguments) => system::version::version(&arguments, call).await,
         // These never return, or have been dealt with.
-        Verb::Daemon(_) | Verb::BecomeDaemon { .. } => Ok(0),
+        Verb::Daemon(_) | Verb::BecomeDaemon { .. } | Verb::Completion(_) | Verb::Manual(_) => Ok(0),
     }
 }
