@@ -1,6 +1,7 @@
 //! The daemon over its API: what a client may rely on.
 
 mod life;
+mod listen;
 mod routes;
 
 use std::time::Duration;
