@@ -25,6 +25,8 @@ mod query;
 mod routes;
 mod server;
 mod system;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod tls;
 mod usage;
 mod websocket;

@@ -111,6 +111,17 @@ impl Drop for Busy {
 }
 
 impl Server {
+    pub(crate) fn new(containers: Containers, options: Options) -> Arc<Server> {
+        Arc::new(Server {
+            containers,
+            options,
+            answers: Answers::default(),
+            busy: AtomicUsize::new(0),
+            sessions: Arc::new(Semaphore::new(MAX_SESSIONS)),
+            calmed: Notify::new(),
+        })
+    }
+
     /// How many connections there are, hijacked ones included.
     pub(crate) fn connections(&self) -> usize {
         self.busy.load(Ordering::Relaxed)
@@ -175,14 +186,7 @@ pub async fn serve(
             return Err(error.into());
         }
     };
-    let server = Arc::new(Server {
-        containers,
-        options,
-        answers: Answers::default(),
-        busy: AtomicUsize::new(0),
-        sessions: Arc::new(Semaphore::new(MAX_SESSIONS)),
-        calmed: Notify::new(),
-    });
+    let server = Server::new(containers, options);
     for listener in listeners {
         tokio::spawn(accept(Arc::clone(&server), listener));
     }
@@ -232,7 +236,7 @@ async fn accept(server: Arc<Server>, listener: Listener) {
     }
 }
 
-async fn serve_connection(server: Arc<Server>, stream: Box<dyn Connection>) {
+pub(crate) async fn serve_connection(server: Arc<Server>, stream: Box<dyn Connection>) {
     let _busy = server.busy();
     let service = service_fn(move |request| routes::answer(Arc::clone(&server), request));
     let connection = http1::Builder::new()
