@@ -142,7 +142,9 @@ pub(crate) async fn resize(call: &Call, id: &str) -> Result<Reply> {
     let size = crate::containers::life::size(&call.query)?;
     let containers = &call.server.containers;
     let (container, record, _) = containers.exec(id)?;
-    containers.resize_exec(&container, &record, size).await?;
+    if record.process.terminal.is_some() {
+        containers.resize_exec(&container, &record, size).await?;
+    }
     Ok(http::empty(StatusCode::OK))
 }
 

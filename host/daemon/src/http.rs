@@ -15,7 +15,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
@@ -176,6 +176,15 @@ impl BodyReader {
     pub(crate) fn new(body: &RequestBody, patience: Duration) -> BodyReader {
         let silence = Box::pin(tokio::time::sleep(patience));
         BodyReader { body: body.take(), piece: Bytes::new(), patience, silence, is_waited_for: false }
+    }
+}
+
+impl BodyReader {
+    /// As [`RequestBody::drain`], for what is left.
+    pub(crate) async fn drain(&mut self) {
+        let mut rest = self.take(MAX_DRAINED_BYTES as u64);
+        let _ =
+            tokio::time::timeout(DRAIN_PATIENCE, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
     }
 }
 

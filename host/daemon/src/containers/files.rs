@@ -72,8 +72,12 @@ pub(crate) async fn write(call: Call, id: &str) -> Result<Reply> {
     let owner = call.query.flag("copyUIDGID").then(|| configured_user(&container)).flatten();
     let options = WriteOptions { no_overwrite_dir_non_dir: call.query.flag("noOverwriteDirNonDir"), owner };
     let machine = container.files().await?;
-    let body = BodyReader::new(&call.body, CLIENT_PATIENCE);
-    let written = machine.or_ended(machine.agent().write_tree(&path, &options, body)).await;
+    let mut body = BodyReader::new(&call.body, CLIENT_PATIENCE);
+    let written = machine.or_ended(machine.agent().write_tree(&path, &options, &mut body)).await;
+    drop(machine);
+    if written.is_err() {
+        body.drain().await;
+    }
     written.map_err(|error| explain(error, &path, id))?;
     call.server.containers.tell(&container, "extract-to-dir", &[]);
     Ok(http::empty(StatusCode::OK))

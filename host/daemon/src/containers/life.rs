@@ -127,7 +127,11 @@ pub(crate) fn size(query: &Query) -> Result<TerminalSize> {
 pub(crate) async fn resize(call: &Call, id: &str) -> Result<Reply> {
     let size = size(&call.query)?;
     let container = find(call, id)?;
-    container.running(Request::Exec).await?.resize(size).await?;
+    let live = container.running(Request::Exec).await?;
+    // As Docker's daemon: without a terminal there is nothing to do, and nothing wrong.
+    if live.process.terminal.is_some() {
+        live.resize(size).await?;
+    }
     Ok(http::empty(StatusCode::OK))
 }
 
