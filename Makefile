@@ -33,8 +33,10 @@ run: build ## set up what is missing, build, and run a container in a microVM
 	@echo '$$ capsid run --rm busybox sh -c ...'
 	@$(CAPSID) run --rm busybox sh -c 'echo "Hello from a microVM: Linux $$(uname -r), $$(nproc) processor, PID $$$$"'
 
+# The emulated host is one processor's work, and takes the longest: the other is for what needs no KVM.
 .PHONY: test
-test: setup-test check build unit conformance-emulated kvm-host-self-test conformance-kvm ## the whole suite
+test: setup-test check build build-tests unit kvm-host-self-test ## the whole suite
+	@tests/together conformance-kvm conformance-emulated-and-soak
 	@echo '✓ all tests passed'
 
 .PHONY: conformance
@@ -81,6 +83,13 @@ unit: ## unit and property tests, of programs and scripts
 	@$(STEP) bench-tests python3 -B -m unittest discover -s tests/bench
 	@$(STEP) clients-tests python3 -B -m unittest discover -s tests/clients
 
+.PHONY: build-tests
+build-tests: build ## compile the tests that need KVM or its emulation, which run side by side
+	@$(STEP) build-tests cargo test --locked --workspace --features $(CONFORMANCE) --no-run
+
+.PHONY: conformance-emulated-and-soak
+conformance-emulated-and-soak: conformance-emulated soak-short
+
 .PHONY: conformance-emulated
 conformance-emulated: build ## the conformance tests on the emulated engine, here
 	@CAPSID_TEST_ENGINE=emulated $(STEP) -v conformance-emulated \
@@ -94,7 +103,7 @@ conformance-short: setup-conformance build ## the part of `make conformance` tha
 # Without the monitor's tests of the other engine: `unit` ran them, and an emulator within the emulated host is slow.
 conformance-kvm: build ## the conformance tests and the monitor's own on KVM, in the emulated host
 	@CAPSID_TEST_ENGINE=kvm CAPSID_REQUIRE=all $(STEP) -v conformance-kvm \
-		tests/kvm-host/cargo-test --features $(CONFORMANCE) --without emulated capsid-vmm capsid-tests
+		tests/kvm-host/cargo-test --features $(CONFORMANCE) --without emulated --without soak capsid-vmm capsid-tests
 
 .PHONY: kvm-host-self-test
 kvm-host-self-test: setup-test ## does the emulated host keep its promises?
