@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 /// Annotation of a container's `HostConfig` that chooses what runs its machine: `kvm` or `emulated`.
 pub const ENGINE_ANNOTATION: &str = "capsid.engine";
 
+/// Header of the answer to `POST /containers/create`: what a person should know of the engine that will run it, such as
+/// that there is no KVM. No warning in the answer's body, since that would be in the way of every client's output.
+pub const NOTICE_HEADER: &str = "capsid-notice";
+
 /// Parameter of `POST /images/load`, any number of times: `NAME=VALUE`, a limit on what an image may cost.
 pub const LIMIT_PARAMETER: &str = "capsid-limit";
 

@@ -1,13 +1,15 @@
 //! `POST /containers/create`.
 
+use capsid_api::extensions::NOTICE_HEADER;
 use capsid_api::models::{ContainerCreateBody, ContainerCreateResponse};
 use capsid_runtime::container::ContainerName;
 use capsid_runtime::containers::NewContainer;
 use hyper::StatusCode;
+use hyper::header::{HeaderName, HeaderValue};
 use serde_json::Value;
 
 use super::{documents, options};
-use crate::error::{ApiError, Result};
+use crate::error::{ApiError, Result, blocking};
 use crate::http::{self, Reply};
 use crate::routes::Call;
 
@@ -34,9 +36,16 @@ pub(crate) async fn create(call: Call) -> Result<Reply> {
     let (options, life) = options::of(&body, &image.config, &mut warnings)?;
     let documents = documents::of_container(&document, &image.config);
     let new = NewContainer { name, image: image_name, options, life, documents };
-    let container = tokio::task::spawn_blocking(move || containers.create(new))
-        .await
-        .map_err(|error| ApiError::internal(error.to_string()))??;
+    let (container, notice) = blocking(move || {
+        // What cannot be had is told when it is needed, at the start.
+        let engine = containers.host().engine(new.life.engine).ok();
+        Ok((containers.create(new)?, engine.and_then(|engine| engine.notice)))
+    })
+    .await?;
     let reply = ContainerCreateResponse { id: container.id().to_string(), warnings };
-    http::json(StatusCode::CREATED, &reply)
+    let mut reply = http::json(StatusCode::CREATED, &reply)?;
+    if let Some(Ok(notice)) = notice.map(|notice| HeaderValue::from_str(&notice)) {
+        reply.headers_mut().insert(HeaderName::from_static(NOTICE_HEADER), notice);
+    }
+    Ok(reply)
 }

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use capsid_api::client::{Client, ClientError};
+use capsid_api::extensions::NOTICE_HEADER;
 use capsid_api::models::{ContainerCreateBody, ContainerCreateResponse};
 use clap::Args;
 
@@ -82,7 +83,12 @@ async fn ask(
     body: &ContainerCreateBody,
 ) -> Result<ContainerCreateResponse, ClientError> {
     let request = client.post("/containers/create").query_if("name", flags.life.name.as_deref());
-    request.query_if("platform", flags.life.platform.as_deref()).json(body).send().await?.json().await
+    let request = request.query_if("platform", flags.life.platform.as_deref());
+    let response = request.json(body).send().await?;
+    if let Some(notice) = response.header(NOTICE_HEADER) {
+        eprintln!("capsid: {notice}");
+    }
+    response.json().await
 }
 
 async fn pull(client: &Client, image: &str, quiet: bool) -> Result<(), Failure> {
