@@ -10,7 +10,7 @@ use capsid_api::client::Client;
 use capsid_tests::outside::{
     self, Count, HOST_IPV4, HOST_IPV6, answer_dns, answer_http, serve_tcp, serve_udp,
 };
-use capsid_tests::{Daemon, host};
+use capsid_tests::{Daemon, Home, host};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -31,6 +31,7 @@ fn servers_are_reached_over_ipv4_and_ipv6_by_address_and_by_name() {
     if !outside::enter() {
         return;
     }
+    let home = Home::new().with_busybox(host());
     let ((ipv4, _), (ipv6, _)) = (http_on(HOST_IPV4), http_on(HOST_IPV6));
     let (_, asked) = serve_udp(SocketAddr::new(HOST_IPV4, 53), answer_dns);
     let (_, asked_ipv6) = serve_udp(SocketAddr::new(HOST_IPV6, 53), answer_dns);
@@ -39,7 +40,7 @@ fn servers_are_reached_over_ipv4_and_ipv6_by_address_and_by_name() {
          nslookup -type=a other.name {HOST_IPV6} | tail -n 2 | head -n 1",
         ipv4.port()
     );
-    let done = host().shell(&["--dns", &HOST_IPV4.to_string()], &script).finish().expect_code(0);
+    let done = host().shell_in(&home, &["--dns", &HOST_IPV4.to_string()], &script).finish().expect_code(0);
     done.expect_stdout("this is 192.0.2.9\nthis is fd00:1::9\nthis is 192.0.2.9\nAddress: 192.0.2.9\n");
     assert!(asked.get() > 0 && asked_ipv6.get() > 0);
 }
@@ -49,9 +50,10 @@ fn a_connection_that_nobody_takes_is_refused_at_once() {
     if !outside::enter() {
         return;
     }
+    let home = Home::new().with_busybox(host());
     let script = format!("for host in {HOST_IPV4} {HOST_IPV6}; do nc $host 9 </dev/null; done 2>&1");
     let begun = Instant::now();
-    let done = host().shell(&[], &script).finish().expect_code(1).stdout_text();
+    let done = host().shell_in(&home, &[], &script).finish().expect_code(1).stdout_text();
     assert_eq!(done.matches("Connection refused").count(), 2, "{done}");
     assert!(begun.elapsed() < PATIENCE);
 }
@@ -61,6 +63,7 @@ fn what_listens_on_the_hosts_loopback_is_out_of_reach() {
     if !outside::enter() {
         return;
     }
+    let home = Home::new().with_busybox(host());
     let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     let servers = loopback.map(http_on);
     let resolvers = loopback.map(|address| serve_udp(SocketAddr::new(address, 0), <[u8]>::to_vec));
@@ -77,7 +80,7 @@ fn what_listens_on_the_hosts_loopback_is_out_of_reach() {
         ports.join(" "),
         datagram_ports.join(" ")
     );
-    host().shell(&[], &script).finish().expect_code(0).expect_stdout("done\n");
+    host().shell_in(&home, &[], &script).finish().expect_code(0).expect_stdout("done\n");
     let counts = servers.iter().chain(&resolvers).map(|(place, count)| (place, count.get()));
     let reached: Vec<_> = counts.filter(|(_, count)| *count > 0).collect();
     assert!(reached.is_empty(), "{reached:?}");
@@ -92,14 +95,14 @@ fn crafted_frames_do_not_reach_the_hosts_loopback() {
     if !outside::enter() {
         return;
     }
-    host().load_python();
+    let home = Home::new().with_python(host());
     let echo = <[u8]>::to_vec;
     let (place4, count4) = serve_udp(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0), echo);
     let (place6, count6) = serve_udp(SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 0), echo);
     let (open, reached) = serve_udp(SocketAddr::new(HOST_IPV4, 0), echo);
     let ports = [place4, place6, open].map(|place| place.port().to_string());
     let options = ["--user", "0", "--entrypoint", "python3"];
-    let call = host().run(&options, &["python", "-c", CRAFTED, &ports[0], &ports[1], &ports[2]]);
+    let call = host().run_in(&home, &options, &["python", "-c", CRAFTED, &ports[0], &ports[1], &ports[2]]);
     call.finish().expect_code(0).expect_stdout("sent\n");
     await_count(&reached, 1);
     assert_eq!((count4.get(), count6.get()), (0, 0));
@@ -126,11 +129,12 @@ fn the_interface_and_its_files_are_as_docker_has_them() {
     if !outside::enter() {
         return;
     }
+    let home = Home::new().with_busybox(host());
     let script = "cat /sys/class/net/eth0/operstate; ip -o -4 addr show eth0 | awk '{print $4}'; ip route | head -n 1; \
                   ping -c 1 -W 10 $(hostname) >/dev/null && echo named; tail -n 2 /etc/hosts; cat /etc/resolv.conf";
     let options =
         ["--hostname", "box", "--dns", "192.0.2.53", "--dns-search", "a.example", "--dns-option", "ndots:2"];
-    host().shell(&options, script).finish().expect_code(0).expect_stdout(
+    host().shell_in(&home, &options, script).finish().expect_code(0).expect_stdout(
         "up\n10.87.0.2/24\ndefault via 10.87.0.1 dev eth0 \nnamed\n10.87.0.2\tbox\nfd63:6170:7369:6400::2\tbox\n\
          nameserver 192.0.2.53\nsearch a.example\noptions ndots:2\n",
     );
@@ -141,6 +145,7 @@ fn a_resolver_on_the_hosts_loopback_serves_containers() {
     if !outside::enter() {
         return;
     }
+    let home = Home::new().with_busybox(host());
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "nameserver 127.0.0.1\n").unwrap();
     fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
@@ -148,7 +153,7 @@ fn a_resolver_on_the_hosts_loopback_serves_containers() {
     let (_, asked) = serve_udp(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 53), answer_dns);
     let (http, _) = http_on(HOST_IPV4);
     let script = format!("wget -q -O - http://some.name:{}/; cat /etc/resolv.conf", http.port());
-    let done = host().shell(&[], &script).finish().expect_code(0);
+    let done = host().shell_in(&home, &[], &script).finish().expect_code(0);
     done.expect_stdout("this is 192.0.2.9\nnameserver 10.87.0.3\n");
     assert!(asked.get() > 0);
 }
@@ -165,6 +170,7 @@ fn large_transfers_arrive_whole_in_both_directions() {
     if !outside::enter() {
         return;
     }
+    let home = Home::new().with_busybox(host());
     let bytes = stream_of(LENGTH);
     let digest = hex(&Sha256::digest(&bytes));
     let (source, _) = serve_tcp(HOST_IPV4, move |connection| answer_http(connection, &bytes));
@@ -184,7 +190,7 @@ fn large_transfers_arrive_whole_in_both_directions() {
         sink.port()
     );
     host()
-        .shell(&[], &script)
+        .shell_in(&home, &[], &script)
         .finish()
         .expect_code(0)
         .expect_stdout(&format!("{digest}  -\n{digest} true\n"));
@@ -199,12 +205,13 @@ fn many_connections_are_served() {
     if !outside::enter() {
         return;
     }
+    let home = Home::new().with_busybox(host());
     let (http, count) = http_on(HOST_IPV4);
     let script = format!(
         "get() {{ for i in 1 2 3 4 5 6 7 8 9 10; do wget -q -O - http://{http}/ || echo failed; done; }}; \
          for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do get & done; wait"
     );
-    let done = host().shell(&[], &script).finish().expect_code(0);
+    let done = host().shell_in(&home, &[], &script).finish().expect_code(0);
     done.expect_stdout(&"this is 192.0.2.9\n".repeat(200));
     assert_eq!(count.get(), 200);
 }
@@ -218,9 +225,10 @@ fn without_passt_a_start_says_what_to_do_and_a_container_without_network_starts(
     if let Some(emulator) = emulator {
         std::os::unix::fs::symlink(emulator, folder.path().join("qemu-system-x86_64")).unwrap();
     }
-    let refused = host().shell(&[], "true").env("PATH", folder.path()).finish().expect_code(125);
+    let home = Home::new().with("PATH", folder.path()).with_busybox(host());
+    let refused = host().shell_in(&home, &[], "true").finish().expect_code(125);
     refused.expect_stderr("Debian's package passt").expect_stderr("--network none");
-    host().shell(&["--network", "none"], "true").env("PATH", folder.path()).finish().expect_code(0);
+    host().shell_in(&home, &["--network", "none"], "true").finish().expect_code(0);
 }
 
 #[test]

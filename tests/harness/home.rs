@@ -49,7 +49,17 @@ impl Home {
     /// With the image `busybox` in it.
     #[must_use]
     pub fn with_busybox(self, host: &Host) -> Home {
-        self.call(host).args(["load", "-i"]).arg(host.archive("busybox")).finish().expect_code(0);
+        self.with_image(host, "busybox")
+    }
+
+    /// With the image `python` in it.
+    #[must_use]
+    pub fn with_python(self, host: &Host) -> Home {
+        self.with_image(host, "python")
+    }
+
+    fn with_image(self, host: &Host, image: &str) -> Home {
+        self.call(host).args(["load", "-i"]).arg(host.archive(image)).finish().expect_code(0);
         self
     }
 

@@ -150,6 +150,12 @@ impl Host {
         self.run(options, &["busybox", "sh", "-c", script])
     }
 
+    /// [`Host::shell`] in a state folder of its own.
+    #[must_use]
+    pub fn shell_in(&self, home: &Home, options: &[&str], script: &str) -> Call {
+        self.run_in(home, options, &["busybox", "sh", "-c", script])
+    }
+
     /// `capsid run --rm --engine … OPTIONS… IMAGE COMMAND…`.
     #[must_use]
     pub fn run(&self, options: &[&str], image_and_command: &[&str]) -> Call {
