@@ -31,6 +31,8 @@ const MAX_SESSIONS: usize = 1024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Most bytes of a request's head. The longest honest one holds filters.
 const MAX_HEAD_BYTES: usize = 256 << 10;
+/// How long it may take at most until a connection that is made is accepted.
+const LAST_ACCEPT: Duration = Duration::from_millis(50);
 /// How long connections have to come to their end when the daemon stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -202,6 +204,8 @@ pub async fn serve(
         () = idle => tracing::info!("nothing to do: stopping"),
     }
     remove_sockets(&server.options);
+    // Nobody can connect any more; who has already, and waits to be accepted, is still served.
+    tokio::time::sleep(LAST_ACCEPT).await;
     let drained = async {
         while server.busy.load(Ordering::Acquire) > 0 {
             server.calmed.notified().await;

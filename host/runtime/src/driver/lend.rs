@@ -151,6 +151,10 @@ impl Driver {
             let Some((Order::Files { to }, reply)) = self.waiting.pop_front() else { return };
             hand_over(lent.again(&self.reports), to, reply);
         }
+        // One that came while the machine booted waits for nobody either.
+        if self.waiting.iter().any(|(order, _)| matches!(order, Order::Remove { force: true })) {
+            self.take_back(false);
+        }
     }
 
     pub(super) fn files_returned(&mut self, number: u64) {
