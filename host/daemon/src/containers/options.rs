@@ -122,6 +122,7 @@ fn warn(host: &HostConfig, warnings: &mut Vec<String>) {
         (set(host.memory_reservation), "memory reservation"),
         (set(host.cpu_realtime_period) || set(host.cpu_realtime_runtime), "real-time scheduling"),
         (named(&host.cgroup_parent), "cgroup parent"),
+        (throttles(host), "limiting the rate of disks"),
         (host.oom_kill_disable == Some(true), "disabling the OOM killer"),
     ] {
         if is_set {
@@ -143,6 +144,18 @@ fn folders(body: &ContainerCreateBody, warnings: &mut Vec<String>) -> Vec<String
             .map(|path| format!("{path} is no volume of its own, but part of the container's files")),
     );
     folders
+}
+
+/// Whether a share or a rate of disks is asked for; the devices that are named are the host's.
+fn throttles(host: &HostConfig) -> bool {
+    let rates = [
+        &host.blkio_device_read_bps,
+        &host.blkio_device_write_bps,
+        &host.blkio_device_read_iops,
+        &host.blkio_device_write_iops,
+    ];
+    host.blkio_weight.is_some_and(|weight| weight != 0)
+        || rates.iter().any(|rates| rates.as_ref().is_some_and(|rates| !rates.is_empty()))
 }
 
 fn positive(number: Option<i64>, name: &str) -> Result<Option<u64>> {
