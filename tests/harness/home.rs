@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::{Call, Host};
+use crate::{Call, Host, processes_in};
 
 /// Names the state folder, in the environment of everything that works in it.
 const STATE_VARIABLE: &str = "CAPSID_STATE_DIR";
@@ -97,16 +97,8 @@ impl Home {
         self.processes().into_iter().filter(is_daemon).collect()
     }
 
-    /// Every process that works in it, by the variable that it inherited.
     fn processes(&self) -> Vec<i32> {
-        let setting = [STATE_VARIABLE.as_bytes(), b"=", self.state().as_os_str().as_encoded_bytes()].concat();
-        let works_here = |pid: &i32| {
-            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|one| one == setting)
-        };
-        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.filter(works_here).collect()
+        processes_in(&self.state())
     }
 
     /// Ends its daemon, as one ends that has nothing to do; then whatever is left of it.

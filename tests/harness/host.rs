@@ -17,7 +17,8 @@ const ENGINE_VARIABLE: &str = "CAPSID_TEST_ENGINE";
 const CLEANER: &str = r#"read -r _
 for turn in 1 2; do
     for process in /proc/[0-9]*; do
-        if grep -zqxF "CAPSID_STATE_DIR=$1/state" "$process/environ" 2>/dev/null; then
+        if grep -zqxF "CAPSID_STATE_DIR=$1/state" "$process/environ" 2>/dev/null ||
+            ls -l "$process/fd" 2>/dev/null | grep -qF "$1/state/"; then
             kill -9 "${process#/proc/}"
         fi
     done

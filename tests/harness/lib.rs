@@ -8,10 +8,12 @@ mod daemon;
 mod home;
 mod host;
 pub mod outside;
+mod processes;
 mod terminal;
 
 pub use call::{Call, Finished, Running};
 pub use daemon::{Daemon, Refusal};
 pub use home::Home;
 pub use host::{Host, host};
+pub use processes::processes_in;
 pub use terminal::TerminalCall;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use capsid_tests::Daemon;
+use capsid_tests::{Daemon, processes_in};
 
 /// How long what ends by itself may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -16,27 +16,11 @@ pub(crate) fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
-/// Processes that were started with this folder in their environment, but for the daemon and this one.
+/// Processes that work in the folder, but for the daemon.
 fn processes(folder: &Path, daemon: u32) -> Vec<String> {
-    let needle = folder.as_os_str().as_encoded_bytes();
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        if pid == daemon || pid == std::process::id() {
-            continue;
-        }
-        let holds = |name: &str| {
-            fs::read(entry.path().join(name))
-                .is_ok_and(|text| text.windows(needle.len()).any(|window| window == needle))
-        };
-        if holds("environ") || holds("cmdline") {
-            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            found.push(format!("{pid} {}", String::from_utf8_lossy(&command).replace('\0', " ")));
-        }
-    }
-    found
+    let others = processes_in(folder).into_iter().filter(|pid| u32::try_from(*pid) != Ok(daemon));
+    let name = |pid: i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    others.map(|pid| format!("{pid} {}", name(pid).trim())).collect()
 }
 
 /// Names in a folder; none if it is not there.
