@@ -85,10 +85,10 @@ async fn a_daemon_that_is_named_is_not_started_and_one_that_is_there_is_used() {
     let said = home.call(host()).args(["-H", &address, "ps"]).finish().expect_code(1);
     said.expect_stderr("Cannot connect to the capsid daemon at unix://").expect_stderr("nobody.sock");
     home.call(host())
-        .args(["-H", "tcp://localhost:1", "ps"])
+        .args(["-H", "tcp://localhost:1", "--tlscacert", "/nowhere/ca.pem", "ps"])
         .finish()
         .expect_code(1)
-        .expect_stderr("not supported yet");
+        .expect_stderr("failed to read /nowhere/ca.pem");
     assert!(home.daemons().is_empty());
     let daemon = Daemon::start().await;
     let address = format!("unix://{}", daemon.socket().display());

@@ -15,6 +15,16 @@ pub(crate) struct Arguments {
     /// Daemon to connect to: unix://PATH [default: $CAPSID_HOST, $DOCKER_HOST, or the user's own]
     #[arg(short = 'H', long, value_name = "URL")]
     host: Option<String>,
+    /// For tcp://, which is always verified: the authority that signs daemons [default: ca.pem in $DOCKER_CERT_PATH, or in
+    /// ~/.docker]
+    #[arg(long, value_name = "FILE")]
+    tlscacert: Option<PathBuf>,
+    /// For tcp://: this client's certificate [default: cert.pem there]
+    #[arg(long, value_name = "FILE")]
+    tlscert: Option<PathBuf>,
+    /// For tcp://: its key [default: key.pem there]
+    #[arg(long, value_name = "FILE")]
+    tlskey: Option<PathBuf>,
     /// Folder of images and containers of the user's own daemon, which is started when it does not run [default:
     /// /var/lib/capsid for root, $XDG_DATA_HOME/capsid for others]
     #[arg(long, env = "CAPSID_STATE_DIR", value_name = "DIR")]
@@ -29,7 +39,8 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// The daemon that is meant.
     pub(crate) fn target(&self) -> Target {
-        Target { host: self.host.clone(), state: self.state_dir.clone(), log: self.log_level.clone() }
+        let tls = (self.tlscacert.clone(), self.tlscert.clone(), self.tlskey.clone());
+        Target { host: self.host.clone(), state: self.state_dir.clone(), log: self.log_level.clone(), tls }
     }
 }
 

@@ -129,6 +129,21 @@ async fn over_tcp_only_clients_of_the_authority_are_let_in() {
     for refused in [None, Some(&others), Some(&own)] {
         assert!(ping_over_tls(&address, &authority, refused).await.is_err());
     }
+    // Our own client takes its files from a folder, as Docker's does.
+    let home = capsid_tests::Home::new();
+    for (name, text) in
+        [("cert.pem", &client.0), ("key.pem", &client.1), ("ca.pem", &authority.certificate.pem())]
+    {
+        std::fs::write(home.folder().join(name), text).unwrap();
+    }
+    let ours = |host: &str| {
+        let call = home.call(capsid_tests::host()).env("DOCKER_CERT_PATH", home.folder());
+        call.args(["-H", &format!("tcp://{host}:{port}"), "version", "--format", "{{.Server.Version}}"])
+            .finish()
+    };
+    ours("localhost").expect_code(0).expect_stdout("0.1.0\n");
+    // The daemon's certificate is for its name.
+    ours("127.0.0.1").expect_code(1);
     // Plain HTTP is no way in, and harms nobody.
     let mut plain = TcpStream::connect(&address).await.unwrap();
     plain.write_all(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();

@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{ClientError, Endpoint, RequestBody};
+use super::{ClientError, Endpoint, RequestBody, Tls};
 
 /// What carries the bytes.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Debug + Send + Unpin {}
@@ -21,11 +21,12 @@ pub(super) type AnyTransport = Box<dyn Transport>;
 /// Makes a connection ready for one request: the one that is there, or a new one. A task drives it until it is over.
 pub(super) async fn connect(
     endpoint: &Endpoint,
+    tls: Option<&Tls>,
     ready: Option<UnixStream>,
 ) -> Result<SendRequest<RequestBody>, ClientError> {
     let transport = match ready {
         Some(stream) => Box::new(stream),
-        None => dial(endpoint).await.map_err(|source| refused(endpoint, source))?,
+        None => dial(endpoint, tls).await.map_err(|source| refused(endpoint, source))?,
     };
     let (requests, connection) =
         http1::handshake(TokioIo::new(transport)).await.map_err(ClientError::Broken)?;
@@ -36,13 +37,16 @@ pub(super) async fn connect(
     Ok(requests)
 }
 
-async fn dial(endpoint: &Endpoint) -> io::Result<AnyTransport> {
+async fn dial(endpoint: &Endpoint, tls: Option<&Tls>) -> io::Result<AnyTransport> {
     Ok(match endpoint {
         Endpoint::Unix(path) => Box::new(UnixStream::connect(path).await?),
         Endpoint::Tcp { host, port } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
             stream.set_nodelay(true)?;
-            Box::new(stream)
+            match tls {
+                Some(tls) => Box::new(tls.wrap(host, stream).await?),
+                None => Box::new(stream),
+            }
         }
     })
 }

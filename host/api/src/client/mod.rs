@@ -11,6 +11,7 @@ mod error;
 mod json;
 mod request;
 mod response;
+mod tls;
 mod upgrade;
 
 use std::sync::{Mutex, PoisonError};
@@ -24,6 +25,7 @@ pub use self::error::ClientError;
 pub use self::json::JsonStream;
 pub use self::request::{Request, segment};
 pub use self::response::Response;
+pub use self::tls::{Tls, TlsError, TlsFiles};
 pub use self::upgrade::{Receiver, Sender, Upgraded};
 use crate::version::{ApiVersion, NEWEST, OLDEST};
 
@@ -37,19 +39,27 @@ pub struct Client {
     version: Mutex<ApiVersion>,
     /// A connection that nothing was asked on yet.
     ready: Mutex<Option<UnixStream>>,
+    /// For TCP.
+    tls: Option<Tls>,
 }
 
 impl Client {
     /// A client that speaks the newest version. Nothing is sent yet.
     #[must_use]
     pub fn new(endpoint: Endpoint) -> Client {
-        Client { endpoint, version: Mutex::new(NEWEST), ready: Mutex::new(None) }
+        Client { endpoint, version: Mutex::new(NEWEST), ready: Mutex::new(None), tls: None }
     }
 
     /// The same, with a connection to the daemon for the first request: whoever had to find out whether it runs has one.
     #[must_use]
     pub fn with_connection(self, connection: UnixStream) -> Client {
         Client { ready: Mutex::new(Some(connection)), ..self }
+    }
+
+    /// The same, with TLS if it connects over TCP.
+    #[must_use]
+    pub fn with_tls(self, tls: Tls) -> Client {
+        Client { tls: Some(tls), ..self }
     }
 
     fn take_ready(&self) -> Option<UnixStream> {

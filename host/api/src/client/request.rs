@@ -149,7 +149,9 @@ impl<'a> Request<'a> {
             request = request.header(name, *value);
         }
         let request = request.body(body).map_err(ClientError::Unwritable)?;
-        let mut connection = connection::connect(self.client.endpoint(), self.client.take_ready()).await?;
+        let mut connection =
+            connection::connect(self.client.endpoint(), self.client.tls.as_ref(), self.client.take_ready())
+                .await?;
         let answer = connection.send_request(request).await.map_err(ClientError::Broken)?;
         Response::accept(answer, self.path.clone()).await
     }
