@@ -112,12 +112,12 @@ kvm-host-self-test: setup-test ## does the emulated host keep its promises?
 
 .PHONY: soak
 soak: build ## kill at random under load until SOAK_KILLS kills: nothing acknowledged may be lost
-	@CAPSID_SOAK_SECONDS=$(SOAK_SECONDS) CAPSID_SOAK_KILLS=$(SOAK_KILLS) $(STEP) -v soak \
-		cargo test --locked --workspace --features $(CONFORMANCE) --test soak -- --nocapture
+	@CAPSID_SOAK_SECONDS=$(SOAK_SECONDS) CAPSID_SOAK_KILLS=$(SOAK_KILLS) CAPSID_SOAK_STARTS=100 $(STEP) -v soak \
+		cargo test --locked --workspace --features $(CONFORMANCE) --test soak -- --nocapture --test-threads 1
 
 .PHONY: soak-short
 soak-short: build ## two minutes of it
-	@$(STEP) -v soak-short cargo test --locked --workspace --features $(CONFORMANCE) --test soak -- --nocapture
+	@$(STEP) -v soak-short cargo test --locked --workspace --features $(CONFORMANCE) --test soak -- --nocapture --test-threads 1
 
 ##@ Other
 

@@ -7,6 +7,7 @@
 //! `CAPSID_SOAK_SEED` repeats a run's choices (not its timing), `CAPSID_SOAK_SECONDS` and `CAPSID_SOAK_KILLS` end it,
 //! whichever comes first. Conformance tests of the daemon say what each of these requests means; this is about moments.
 
+mod crowd;
 mod dice;
 mod killer;
 mod left;

@@ -33,6 +33,8 @@ pub struct Host {
     pub default_engine: EngineChoice,
     /// How long starts took.
     pub start_times: StartTimes,
+    /// Turns of machines that boot: a hundred at once would take so long that none came up in its time.
+    pub(crate) boots: tokio::sync::Semaphore,
     engines: Mutex<HashMap<EngineChoice, ChosenEngine>>,
     pub(crate) containers: RwLock<Index>,
 }
@@ -44,6 +46,16 @@ pub(crate) struct Index {
     pub(crate) by_name: HashMap<String, ContainerId>,
     /// Which container an exec is of.
     pub(crate) execs: HashMap<String, ContainerId>,
+}
+
+/// How many machines boot at once, for each processor of the host: some of a boot is waiting.
+const BOOTS_PER_PROCESSOR: usize = 2;
+/// At least so many do.
+const LEAST_BOOTS: usize = 4;
+
+fn boots_at_once() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (processors * BOOTS_PER_PROCESSOR).max(LEAST_BOOTS)
 }
 
 impl Host {
@@ -62,6 +74,7 @@ impl Host {
             events: Events::default(),
             default_engine,
             start_times: StartTimes::default(),
+            boots: tokio::sync::Semaphore::new(boots_at_once()),
             engines: Mutex::default(),
             containers: RwLock::default(),
         })

@@ -257,7 +257,10 @@ async fn boot_as(
         writable,
         folders: &host.run_folders,
     };
+    // Never closed; and what would come of it is only that there are no turns.
+    let turn = host.boots.acquire().await.ok();
     let sandbox = Sandbox::boot(parts, timeline).await?;
+    drop(turn);
     Ok((sandbox, spec))
 }
 
