@@ -22,6 +22,9 @@ PREFIX ?= /usr/local
 SOAK_SECONDS ?= 3600
 SOAK_KILLS ?= 200
 FUZZ_SECONDS ?= 60
+# Everything is built already: two steps that run side by side must not build the same thing.
+BUILT ?=
+READY := $(if $(BUILT),,build)
 # This feature keeps the conformance tests out of a plain `cargo test`, which needs nothing that is built elsewhere.
 CONFORMANCE := capsid-tests/conformance
 
@@ -36,7 +39,7 @@ run: build ## set up what is missing, build, and run a container in a microVM
 # The emulated host is one processor's work, and takes the longest: the other is for what needs no KVM.
 .PHONY: test
 test: setup-test check build build-tests unit kvm-host-self-test ## the whole suite
-	@tests/together conformance-kvm conformance-emulated-and-soak
+	@BUILT=1 tests/together conformance-kvm conformance-emulated-and-soak
 	@echo '✓ all tests passed'
 
 .PHONY: conformance
@@ -91,7 +94,7 @@ build-tests: build ## compile the tests that need KVM or its emulation, which ru
 conformance-emulated-and-soak: conformance-emulated soak-short
 
 .PHONY: conformance-emulated
-conformance-emulated: build ## the conformance tests on the emulated engine, here
+conformance-emulated: $(READY) ## the conformance tests on the emulated engine, here
 	@CAPSID_TEST_ENGINE=emulated $(STEP) -v conformance-emulated \
 		cargo test --locked --workspace --features $(CONFORMANCE) --test conformance
 
@@ -101,7 +104,7 @@ conformance-short: setup-conformance build ## the part of `make conformance` tha
 
 .PHONY: conformance-kvm
 # Without the monitor's tests of the other engine: `unit` ran them, and an emulator within the emulated host is slow.
-conformance-kvm: build ## the conformance tests and the monitor's own on KVM, in the emulated host
+conformance-kvm: $(READY) ## the conformance tests and the monitor's own on KVM, in the emulated host
 	@CAPSID_TEST_ENGINE=kvm CAPSID_REQUIRE=all $(STEP) -v conformance-kvm \
 		tests/kvm-host/cargo-test --features $(CONFORMANCE) --without emulated --without soak capsid-vmm capsid-tests
 
@@ -111,12 +114,12 @@ kvm-host-self-test: setup-test ## does the emulated host keep its promises?
 	@$(STEP) -v kvm-host-self-test tests/kvm-host/self-test
 
 .PHONY: soak
-soak: build ## kill at random under load until SOAK_KILLS kills: nothing acknowledged may be lost
+soak: $(READY) ## kill at random under load until SOAK_KILLS kills: nothing acknowledged may be lost
 	@CAPSID_SOAK_SECONDS=$(SOAK_SECONDS) CAPSID_SOAK_KILLS=$(SOAK_KILLS) CAPSID_SOAK_STARTS=100 $(STEP) -v soak \
 		cargo test --locked --workspace --features $(CONFORMANCE) --test soak -- --nocapture --test-threads 1
 
 .PHONY: soak-short
-soak-short: build ## two minutes of it
+soak-short: $(READY) ## two minutes of it
 	@$(STEP) -v soak-short cargo test --locked --workspace --features $(CONFORMANCE) --test soak -- --nocapture --test-threads 1
 
 ##@ Other
