@@ -304,7 +304,7 @@ impl Containers {
             command: spec.process.args,
             options: new.options,
             life: new.life,
-            documents: new.documents,
+            documents: Arc::new(new.documents),
             state: StateRecord::default(),
         };
         let made = self.make_folder(&record);
@@ -431,8 +431,9 @@ impl Containers {
     #[must_use]
     pub fn list(&self) -> Vec<Arc<View>> {
         let mut views: Vec<_> = self.index().by_id.values().map(Container::view).collect();
-        views.sort_by(|one, other| {
-            (other.record.created, &other.record.id).cmp(&(one.record.created, &one.record.id))
+        views.sort_unstable_by(|one, other| {
+            let (one, other) = (&one.record, &other.record);
+            other.created.cmp(&one.created).then_with(|| other.id.cmp(&one.id))
         });
         views
     }

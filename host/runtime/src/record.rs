@@ -1,5 +1,6 @@
 //! What is written down of a container: everything that a new daemon needs to go on with it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -38,7 +39,7 @@ pub struct ContainerRecord {
     /// What the user asks of its life.
     pub life: LifeOptions,
     /// What was asked for in the words of the interface that it came through; the runtime does not read it.
-    pub documents: serde_json::Value,
+    pub documents: Arc<serde_json::Value>,
     /// How far its life is.
     pub state: StateRecord,
 }

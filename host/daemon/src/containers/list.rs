@@ -1,11 +1,12 @@
 //! `GET /containers/json`.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use capsid_runtime::container::ContainerId;
 use capsid_runtime::driver::View;
 use capsid_runtime::lifecycle::Phase;
+use hyper::StatusCode;
 use jiff::Timestamp;
 use regex::{Regex, RegexBuilder};
 use serde::Serialize;
@@ -40,10 +41,10 @@ const MAX_PATTERN_BYTES: usize = 1 << 20;
 const HEALTHS: &[&str] = &["none", "starting", "healthy", "unhealthy"];
 const STATUSES: &[&str] = &["created", "running", "paused", "restarting", "removing", "exited", "dead"];
 
-/// One container of a list; the fields are the API's `ContainerSummary`, borrowed where they can be.
+/// One container of a list, up to its status; the fields are the API's `ContainerSummary`, borrowed where they can be.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Summary<'a> {
+struct Head<'a> {
     id: &'a ContainerId,
     names: [String; 1],
     image: &'a str,
@@ -58,7 +59,12 @@ struct Summary<'a> {
     size_root_fs: Option<u64>,
     labels: &'a BTreeMap<String, String>,
     state: &'static str,
-    status: String,
+}
+
+/// What follows its status.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Tail<'a> {
     host_config: SummaryHostConfig<'a>,
     network_settings: SummaryNetworks,
     mounts: Vec<serde_json::Value>,
@@ -76,46 +82,118 @@ struct SummaryNetworks {
     networks: serde_json::Value,
 }
 
+/// Containers as they were written the last time: all of one that stays the same while it does, but its status, which
+/// tells how long ago something was. With a thousand of them, writing them anew would be most of a list's time.
+#[derive(Debug, Default)]
+pub(crate) struct Written(Mutex<HashMap<ContainerId, Arc<Pieces>>>);
+
+#[derive(Debug)]
+struct Pieces {
+    /// What they were written from.
+    view: Arc<View>,
+    /// `{…`, without a comma.
+    head: Vec<u8>,
+    /// `…}`, without one either.
+    tail: Vec<u8>,
+}
+
+impl Written {
+    fn pieces(&self, view: &Arc<View>) -> Result<Arc<Pieces>> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pieces) = known.get(&view.record.id).filter(|pieces| Arc::ptr_eq(&pieces.view, view)) {
+            return Ok(Arc::clone(pieces));
+        }
+        let pieces = Arc::new(Pieces::write(view, (None, None))?);
+        known.insert(view.record.id.clone(), Arc::clone(&pieces));
+        Ok(pieces)
+    }
+
+    /// Forgets those that are gone, once there are more of them than of others.
+    fn forget(&self, views: &[Arc<View>]) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() > 2 * views.len() {
+            known.retain(|_, pieces| {
+                !pieces.view.removed && views.iter().any(|view| Arc::ptr_eq(view, &pieces.view))
+            });
+        }
+    }
+}
+
+impl Pieces {
+    fn write(view: &Arc<View>, (size_rw, size_root_fs): (Option<u64>, Option<u64>)) -> Result<Pieces> {
+        let record = &view.record;
+        let network_mode = record.documents["HostConfig"]["NetworkMode"].as_str().unwrap_or("default");
+        let head = Head {
+            id: &record.id,
+            names: [format!("/{}", record.name)],
+            image: &record.image,
+            image_id: &record.image_id,
+            command: shell_words(&record.command),
+            created: record.created.as_second(),
+            ports: [],
+            size_rw,
+            size_root_fs,
+            labels: &record.options.labels,
+            state: view.shown_phase().status(),
+        };
+        let tail = Tail {
+            host_config: SummaryHostConfig { network_mode },
+            network_settings: SummaryNetworks { networks: super::network::network(view)["Networks"].take() },
+            mounts: super::inspect::mounts(view),
+        };
+        let (mut head, mut tail) = (to_json(&head)?, to_json(&tail)?);
+        // Of two objects, one.
+        head.pop();
+        tail.remove(0);
+        Ok(Pieces { view: Arc::clone(view), head, tail })
+    }
+
+    fn append(&self, out: &mut Vec<u8>, now: Timestamp) -> Result<()> {
+        out.extend_from_slice(&self.head);
+        out.extend_from_slice(b",\"Status\":");
+        out.extend_from_slice(&to_json(&status::text(&self.view, now))?);
+        out.push(b',');
+        out.extend_from_slice(&self.tail);
+        Ok(())
+    }
+}
+
+fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|error| internal(&error))
+}
+
 pub(crate) fn list(call: &Call) -> Result<Reply> {
     let filters = Filters::read(&call.query, FILTERS)?;
     let selection = Selection::read(call, &filters)?;
     let views = call.server.containers.list();
-    let sizes = call.query.flag("size");
+    let chosen: Vec<_> = views.iter().filter(|view| selection.takes(view)).take(selection.limit).collect();
+    let text = write_list(&call.server, &chosen, call.query.flag("size"))?;
+    call.server.written.forget(&views);
+    Ok(http::json_text(StatusCode::OK, text.into()))
+}
+
+fn write_list(server: &Server, views: &[&Arc<View>], sizes: bool) -> Result<Vec<u8>> {
     let now = Timestamp::now();
-    let chosen = views.iter().filter(|view| selection.takes(view));
-    let summaries: Vec<_> =
-        chosen.take(selection.limit).map(|view| summary(&call.server, view, now, sizes)).collect();
-    http::ok(&summaries)
+    let mut text = vec![b'['];
+    for view in views {
+        if text.len() > 1 {
+            text.push(b',');
+        }
+        if sizes {
+            Pieces::write(view, sizes_of(server, view))?.append(&mut text, now)?;
+        } else {
+            server.written.pieces(view)?.append(&mut text, now)?;
+        }
+    }
+    text.extend_from_slice(b"]\n");
+    Ok(text)
 }
 
 /// Every container with what it takes, for `system df`.
 pub(crate) fn all_with_sizes(server: &Server) -> Result<serde_json::Value> {
-    let (views, now) = (server.containers.list(), Timestamp::now());
-    let summaries: Vec<_> = views.iter().map(|view| summary(server, view, now, true)).collect();
-    serde_json::to_value(summaries).map_err(|error| internal(&error))
-}
-
-fn summary<'a>(server: &Server, view: &'a Arc<View>, now: Timestamp, sizes: bool) -> Summary<'a> {
-    let record = &view.record;
-    let network_mode = record.documents["HostConfig"]["NetworkMode"].as_str().unwrap_or("default");
-    let (size_rw, size_root_fs) = if sizes { sizes_of(server, view) } else { (None, None) };
-    Summary {
-        id: &record.id,
-        names: [format!("/{}", record.name)],
-        image: &record.image,
-        image_id: &record.image_id,
-        command: shell_words(&record.command),
-        created: record.created.as_second(),
-        ports: [],
-        size_rw,
-        size_root_fs,
-        labels: &record.options.labels,
-        state: view.shown_phase().status(),
-        status: status::text(view, now),
-        host_config: SummaryHostConfig { network_mode },
-        network_settings: SummaryNetworks { networks: super::network::network(view)["Networks"].take() },
-        mounts: super::inspect::mounts(view),
-    }
+    let views = server.containers.list();
+    let text = write_list(server, &views.iter().collect::<Vec<_>>(), true)?;
+    serde_json::from_slice(&text).map_err(|error| internal(&error))
 }
 
 /// What the writable layer takes on the disk, and that with the image.

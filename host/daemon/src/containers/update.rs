@@ -1,5 +1,7 @@
 //! `POST /containers/{id}/update`.
 
+use std::sync::Arc;
+
 use capsid_api::models::{ContainerUpdateResponse, HostConfig, RestartPolicyNameEnum};
 use capsid_protocol::{Limit, LimitChanges};
 use capsid_runtime::containers::Container;
@@ -69,7 +71,7 @@ pub(crate) async fn update(call: Call, id: &str) -> Result<Reply> {
                 record.options.pids = u64::try_from(pids).ok().filter(|pids| *pids > 0);
             }
             if let (Some(host), Some(changes)) =
-                (record.documents["HostConfig"].as_object_mut(), document.as_object())
+                (Arc::make_mut(&mut record.documents)["HostConfig"].as_object_mut(), document.as_object())
             {
                 host.extend(changes.iter().map(|(name, value)| (name.clone(), value.clone())));
             }

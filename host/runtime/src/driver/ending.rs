@@ -145,7 +145,7 @@ impl Driver {
         let reports = self.reports.clone();
         tokio::spawn(async move {
             let error = wind_down(&live, machine_stands, keeps).await;
-            let _ = reports.send(Message::Happened(Happened::WoundDown { run, error }));
+            let _ = reports.send(Message::Happened(Box::new(Happened::WoundDown { run, error })));
         });
     }
 

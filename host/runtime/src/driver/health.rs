@@ -64,7 +64,9 @@ impl Driver {
         let (run, reports) = (self.record.state.run, self.reports.clone());
         let task = tokio::spawn(probes.go_on(move |status, streak, result| {
             let result = Box::new(result);
-            reports.send(Message::Happened(Happened::Probed { run, status, streak, result })).is_ok()
+            reports
+                .send(Message::Happened(Box::new(Happened::Probed { run, status, streak, result })))
+                .is_ok()
         }));
         if let Some(old) = self.health.replace(task) {
             old.abort();

@@ -56,7 +56,7 @@ impl Driver {
         let reports = self.reports.clone();
         tokio::spawn(async move {
             let launched = launch.launch().await.map(Arc::new);
-            let _ = reports.send(Message::Happened(Happened::Launched(launched)));
+            let _ = reports.send(Message::Happened(Box::new(Happened::Launched(launched))));
         });
     }
 
@@ -97,7 +97,7 @@ impl Driver {
         tokio::spawn(async move {
             let end =
                 live.sandbox.or_ended(live.sandbox.agent().wait(capsid_protocol::ProcessId::INIT)).await;
-            let _ = reports.send(Message::Happened(Happened::Ended { run, end }));
+            let _ = reports.send(Message::Happened(Box::new(Happened::Ended { run, end })));
         });
     }
 

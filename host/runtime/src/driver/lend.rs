@@ -60,7 +60,8 @@ pub struct Loan {
 
 impl Drop for Loan {
     fn drop(&mut self) {
-        let _ = self.reports.send(Message::Happened(Happened::FilesReturned { number: self.number }));
+        let _ =
+            self.reports.send(Message::Happened(Box::new(Happened::FilesReturned { number: self.number })));
     }
 }
 
@@ -128,7 +129,7 @@ impl Driver {
             let mut timeline = Timeline::from(HostMoment::now());
             let booted = launch::boot_for_files(&host, &folder, &record, &mut timeline).await;
             let booted = Box::new(booted);
-            let _ = reports.send(Message::Happened(Happened::FilesReady { booted, to, reply }));
+            let _ = reports.send(Message::Happened(Box::new(Happened::FilesReady { booted, to, reply })));
         });
     }
 
@@ -191,7 +192,7 @@ impl Driver {
                 None
             };
             sandbox.clear();
-            let _ = reports.send(Message::Happened(Happened::FilesGone(error)));
+            let _ = reports.send(Message::Happened(Box::new(Happened::FilesGone(error))));
         });
     }
 

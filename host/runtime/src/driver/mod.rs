@@ -183,7 +183,8 @@ pub(crate) enum Happened {
 #[derive(Debug)]
 pub(crate) enum Message {
     Order(Order, Reply),
-    Happened(Happened),
+    /// Boxed, for a channel keeps room for a few dozen messages, and there is one for each container.
+    Happened(Box<Happened>),
 }
 
 /// Where a driver's own tasks report.
@@ -272,7 +273,7 @@ impl Driver {
         while let Some(message) = self.inbox.recv().await {
             match message {
                 Message::Order(order, reply) => self.take(order, reply),
-                Message::Happened(happened) => self.heed(happened),
+                Message::Happened(happened) => self.heed(*happened),
             }
             self.take_waiting();
             if self.gone {
@@ -382,7 +383,7 @@ impl Driver {
         let reports = self.reports.clone();
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
-            let _ = reports.send(Message::Happened(happened));
+            let _ = reports.send(Message::Happened(Box::new(happened)));
         });
     }
 }

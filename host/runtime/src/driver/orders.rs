@@ -107,7 +107,7 @@ impl Driver {
         tokio::spawn(async move {
             let request = if to == Phase::Paused { ControlRequest::Pause } else { ControlRequest::Resume };
             let result = ask(&live, request).await;
-            let _ = reports.send(Message::Happened(Happened::Held { to, result, reply, then }));
+            let _ = reports.send(Message::Happened(Box::new(Happened::Held { to, result, reply, then })));
         });
     }
 
@@ -157,7 +157,7 @@ impl Driver {
         let reports = self.reports.clone();
         tokio::task::spawn_blocking(move || {
             let removed = folder.remove().map_err(ContainerError::from);
-            let _ = reports.send(Message::Happened(Happened::Removed(removed)));
+            let _ = reports.send(Message::Happened(Box::new(Happened::Removed(removed))));
         });
     }
 
