@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import machine
+import processes
 import report
 from measure import Unavailable
-from promises import ALL, Bench, Measurement
+from promises import ALL
+from session import Bench, Measurement
 from subjects import ROOT, Artifacts, Microsandbox
 
 RESULTS = ROOT / "target/bench"
@@ -39,7 +41,7 @@ def main() -> int:
         return 2
     chosen = [each for each in ALL if not arguments.only or each.promise in arguments.only]
     if arguments.part:
-        rows = measured_here([each for each in chosen if each.place == "kvm"], artifacts, arguments.rounds)
+        rows = measured_here([each for each in chosen if each.place == "kvm"], artifacts, arguments)
         arguments.part.write_text(json.dumps(report.to_json(rows)))
         return 0
     return whole(chosen, artifacts, arguments)
@@ -50,6 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=12, metavar="N", help="samples of each comparison (12)")
     parser.add_argument("--only", type=lambda text: set(text.split(",")), default=set(), metavar="P1,P4",
                         help="only these promises")
+    parser.add_argument("--seconds", type=float, default=60, metavar="N", help="how long P12's container prints (60)")
     # How this program calls itself inside the emulated host: the KVM measurements, their rows into a file.
     parser.add_argument("--part", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -64,40 +67,44 @@ def whole(chosen: list[Measurement], artifacts: Artifacts, arguments: argparse.N
     started = time.time()
     elsewhere = [] if machine.has_hardware_kvm() else [each for each in chosen if each.place == "kvm"]
     local = [each for each in chosen if each not in elsewhere]
-    rows = measured_here(local, artifacts, arguments.rounds)
+    rows = measured_here(local, artifacts, arguments)
     if elsewhere:
-        rows += measured_in_kvm_host(elsewhere, arguments.rounds)
-    rows.sort(key=lambda row: row.promise)
+        rows += measured_in_kvm_host(elsewhere, arguments)
+    rows.sort(key=lambda row: int(row.promise[1:]))
     print(report.table(rows))
     save({**description, "started": started, "seconds": time.time() - started, "rounds": arguments.rounds,
           "rows": report.to_json(rows)})
     return report.exit_status(rows)
 
 
-def measured_here(chosen: Iterable[Measurement], artifacts: Artifacts, rounds: int) -> list[report.Row]:
+def measured_here(chosen: Iterable[Measurement], artifacts: Artifacts, arguments: argparse.Namespace) -> list[report.Row]:
     rows: list[report.Row] = []
     with tempfile.TemporaryDirectory(prefix="cb.", dir="/tmp") as folder:
-        bench = Bench(artifacts, Path(folder), rounds)
-        for each in chosen:
-            print(f"bench: {each.promise}, {each.title}", file=sys.stderr, flush=True)
-            rows += each.rows(bench)
+        bench = Bench(artifacts, Path(folder), arguments.rounds, arguments.seconds)
+        try:
+            for each in chosen:
+                print(f"bench: {each.promise}, {each.title}", file=sys.stderr, flush=True)
+                rows += each.rows(bench)
+        finally:
+            processes.end_daemons_below(artifacts.daemon, Path(folder))
     return rows
 
 
-def measured_in_kvm_host(chosen: list[Measurement], rounds: int) -> list[report.Row]:
+def measured_in_kvm_host(chosen: list[Measurement], arguments: argparse.Namespace) -> list[report.Row]:
     """One boot of the emulated host for all of them: between boots figures differ by a few per cent."""
-    if any(each.promise == "P3" for each in chosen):
+    if any(each.promise in ("P3", "P8") for each in chosen):
         try:
             Microsandbox.fetch()  # into this machine's cache; the emulated host would forget it
         except Unavailable as reason:
-            print(f"bench: {reason}", file=sys.stderr)  # and P3's row will say so
+            print(f"bench: {reason}", file=sys.stderr)  # and their rows will say so
     RESULTS.mkdir(parents=True, exist_ok=True)
     part = RESULTS / "kvm-part.json"
     part.unlink(missing_ok=True)
     only = ",".join(sorted({each.promise for each in chosen}))
     host = [str(KVM_HOST), "-m", str(KVM_HOST_MEMORY_MIB), "-t", str(KVM_HOST_LIMIT_SECONDS), "-w", str(RESULTS)]
     here = [sys.executable, "-B", str(Path(__file__).resolve())]
-    status = subprocess.call([*host, "--", *here, "--part", str(part), "--rounds", str(rounds), "--only", only])
+    same = ["--rounds", str(arguments.rounds), "--seconds", str(arguments.seconds)]
+    status = subprocess.call([*host, "--", *here, "--part", str(part), *same, "--only", only])
     if status != 0 or not part.exists():
         ending = f"the emulated host ended with {status}"
         return [report.unavailable(each.promise, each.title, ending) for each in chosen]

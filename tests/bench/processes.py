@@ -57,13 +57,22 @@ def resident_beyond_guest_mib(mappings: list[Mapping], guest_mib: int) -> float:
     return sum(mapping.resident_kib for mapping in mappings if not is_guest_memory(mapping)) / KIB_PER_MIB
 
 
-def pss_mib(process: int) -> float:
-    """A process's proportional share of the memory it uses."""
-    text = Path(f"/proc/{process}/smaps_rollup").read_text()
-    match = re.search(r"^Pss: +(\d+) kB$", text, re.MULTILINE)
+def rollup_mib(process: int, name: str) -> float:
+    """A process's memory: all that is resident, `Rss`, or its proportional share of that, `Pss`."""
+    return kib_of(Path(f"/proc/{process}/smaps_rollup"), name) / KIB_PER_MIB
+
+
+def peak_mib(process: int) -> float:
+    """The most that was ever resident of a process."""
+    return kib_of(Path(f"/proc/{process}/status"), "VmHWM") / KIB_PER_MIB
+
+
+def kib_of(path: Path, name: str) -> int:
+    """A size as the kernel prints it in files of proc(5)."""
+    match = re.search(rf"^{name}:\s+(\d+) kB$", path.read_text(), re.MULTILINE)
     if match is None:
-        raise Unavailable("the kernel tells no proportional memory (smaps_rollup)")
-    return int(match[1]) / KIB_PER_MIB
+        raise Unavailable(f"the kernel tells no {name} in {path}")
+    return int(match[1])
 
 
 def processes_of(program: Path) -> set[int]:
@@ -126,5 +135,19 @@ def end(processes: set[int], how: int = signal.SIGKILL) -> None:
 
 def end_daemon(program: Path, state: Path) -> None:
     """Ends the daemon of a state folder, if there is one."""
-    words = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in processes_of(program)}
-    end({pid for pid, line in words.items() if os.fsencode(state) in line}, signal.SIGTERM)
+    end({pid for pid in processes_of(program) if os.fsencode(state) in words_of(pid)}, signal.SIGTERM)
+
+
+def end_daemons_below(program: Path, folder: Path) -> None:
+    """Ends the daemons of all state folders below a folder."""
+    below = os.fsencode(folder) + b"/"
+    found = {pid for pid in processes_of(program) if any(word.startswith(below) for word in words_of(pid))}
+    end(found, signal.SIGTERM)
+
+
+def words_of(process: int) -> list[bytes]:
+    """A process's command line; nothing once it is gone."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []

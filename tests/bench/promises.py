@@ -4,42 +4,20 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
+import daemon_promises
 import processes
 import streams as stream
-from measure import Command, Series, Subject, Unavailable, interleaved, progress, ratio
-from report import Row, bounded, compared, told, unavailable
-from subjects import Artifacts, BareQemu, Capsid, Engine, Microsandbox, SkopeoUmoci
+from measure import Command, Subject, interleaved, ratio
+from report import Row, bounded, compared, told
+from session import Bench, Measurement, repeated
+from subjects import BareQemu, Capsid, Engine, Microsandbox, SkopeoUmoci
 
-# Where a promise is measured: on this machine, or where /dev/kvm works.
-Place = Literal["here", "kvm"]
 IDLE_GUEST_MIB = 256
 # What a machine takes to come to rest after its container started.
 SETTLE_SECONDS = 4
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What every measurement is given."""
-
-    artifacts: Artifacts
-    folder: Path
-    rounds: int
-
-    @property
-    def few(self) -> int:
-        """Rounds of what takes long or hardly varies."""
-        return max(3, self.rounds // 4) if self.rounds >= 3 else 1
-
-    def fresh_folder(self, name: str) -> Path:
-        folder = self.folder / name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        return folder
 
 
 def cold_start_emulated(bench: Bench) -> list[Row]:
@@ -61,11 +39,13 @@ def cold_start_kvm(bench: Bench) -> list[Row]:
 def against_bare_qemu(
     promise: str, capsid: Capsid, engine: Engine, boot: Callable[[str], Command], bar: float, rounds: int
 ) -> list[Row]:
-    ours, bare, quiet = interleaved(
+    run = capsid.run(engine, "true").run
+    ours, bare, quiet, cold = interleaved(
         [
-            Subject("capsid run --rm busybox true", capsid.run(engine, "true").run),
+            Subject("capsid run --rm busybox true", run, capsid.wake),
             Subject("bare QEMU", boot("").run),
             Subject("bare QEMU, quiet", boot("quiet").run),
+            Subject("capsid run --rm busybox true, and its daemon", run, capsid.put_to_sleep),
         ],
         rounds,
     )
@@ -73,6 +53,7 @@ def against_bare_qemu(
     return [
         compared(promise, title, ours, bare, ratio(ours, bare), bar),
         compared(promise, f"{title} that prints no log", ours, quiet, ratio(ours, quiet), None),
+        compared(promise, f"{title}, the daemon's start included", cold, bare, ratio(cold, bare), None),
     ]
 
 
@@ -83,7 +64,7 @@ def cold_start_microsandbox(bench: Bench) -> list[Row]:
     peer = Microsandbox(bench.artifacts, folder)
     ours, theirs = interleaved(
         [
-            Subject("capsid run --rm busybox true", capsid.run("kvm", "true").run),
+            Subject("capsid run --rm busybox true", capsid.run("kvm", "true").run, capsid.wake),
             Subject(f"microsandbox {peer.VERSION}, msb run busybox -- true", peer.run("true").run),
         ],
         bench.rounds,
@@ -132,7 +113,7 @@ def idle_memory(bench: Bench) -> list[Row]:
     def proportional() -> float:
         with processes.running(command, b"up", bench.artifacts.monitor) as monitor:
             time.sleep(SETTLE_SECONDS)
-            return processes.pss_mib(monitor)
+            return processes.rollup_mib(monitor, "Pss")
 
     title = f"capsid-vmm with an idle guest of {IDLE_GUEST_MIB} MiB, PSS, kvm"
     return [bounded("P6", title, repeated(title, "MiB", proportional, bench.few), 40)]
@@ -160,32 +141,6 @@ def load(bench: Bench) -> list[Row]:
     return [compared("P7", "loading debian.tar, against skopeo and umoci", ours, theirs, ratio(ours, theirs), 1.0)]
 
 
-def repeated(name: str, unit: str, measure: Callable[[], float], rounds: int) -> Series:
-    """A series of one thing alone."""
-    series = Series(name, unit)
-    for index in range(rounds):
-        series.samples.append(measure())
-        progress(f"{index + 1}/{rounds}")
-    return series
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """A function of this module with the place where it is run."""
-
-    promise: str
-    place: Place
-    title: str
-    measure: Callable[[Bench], list[Row]]
-
-    def rows(self, bench: Bench) -> list[Row]:
-        """Its rows; one that says why, if it cannot be measured."""
-        try:
-            return self.measure(bench)
-        except Unavailable as reason:
-            return [unavailable(self.promise, self.title, str(reason))]
-
-
 ALL = (
     Measurement("P1", "here", "cold start, emulated, against bare QEMU", cold_start_emulated),
     Measurement("P2", "kvm", "cold start, kvm, against bare QEMU", cold_start_kvm),
@@ -196,4 +151,11 @@ ALL = (
     Measurement("P5", "kvm", "capsid-vmm's own memory, kvm", partial(monitor_memory, engine="kvm")),
     Measurement("P6", "kvm", "idle guest's memory, kvm", idle_memory),
     Measurement("P7", "here", "loading debian.tar", load),
+    Measurement("P8", "kvm", "exec of true, kvm, against microsandbox", daemon_promises.exec_against_microsandbox),
+    Measurement("P9", "here", "list of many containers", daemon_promises.list_of_many),
+    Measurement("P10", "here", "start beside many, emulated", partial(daemon_promises.start_beside_many, engine="emulated")),
+    Measurement("P10", "kvm", "start beside many, kvm", partial(daemon_promises.start_beside_many, engine="kvm")),
+    Measurement("P11", "here", "the daemon's memory", daemon_promises.daemon_memory),
+    Measurement("P12", "here", "flood of stdout, emulated", partial(daemon_promises.flooded, engine="emulated")),
+    Measurement("P12", "kvm", "flood of stdout, kvm", partial(daemon_promises.flooded, engine="kvm")),
 )

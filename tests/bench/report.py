@@ -34,6 +34,7 @@ class Row:
     bar: str = ""
     value: float | None = None
     reason: str = ""
+    note: str = ""
     series: list[Series] = field(default_factory=list)
 
 
@@ -60,6 +61,12 @@ def told(promise: str, title: str, series: Series) -> Row:
     return Row(promise, title, Verdict.TOLD, figure_of(series), value=series.median, series=[series])
 
 
+def checked(promise: str, title: str, figure: str, bar: str, damage: str) -> Row:
+    """A row of something that is right or wrong; `damage` says what is wrong."""
+    verdict = Verdict.MISSED if damage else Verdict.MET
+    return Row(promise, title, verdict, figure, bar, reason=damage)
+
+
 def unavailable(promise: str, title: str, reason: str) -> Row:
     return Row(promise, title, Verdict.UNAVAILABLE, reason=reason)
 
@@ -80,7 +87,7 @@ def table(rows: Sequence[Row]) -> str:
     lines = [f"{'':3} {'':{NAME_WIDTH}} {'median':>22}  {'bar':<10}"]
     for row in rows:
         lines.append(f"{row.promise:3} {row.title:{NAME_WIDTH}} {row.figure:>22}  {row.bar:<10} {row.verdict}".rstrip())
-        lines += [f"{'':6}{line}" for line in row.reason.splitlines()[-8:]]
+        lines += [f"{'':6}{line}" for line in (*row.reason.splitlines()[-8:], *row.note.splitlines())]
         if len(row.series) > 1:
             lines += [f"{'':6}{each.name:{NAME_WIDTH - 2}} {figure_of(each):>22}" for each in row.series]
     return "\n".join(lines)

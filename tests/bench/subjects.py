@@ -3,14 +3,16 @@
 Each is prepared once, off the clock; preparing says in `Unavailable` why something cannot be had.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import processes
 from measure import Command, Unavailable
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -47,6 +49,14 @@ class Capsid:
 
     def words(self) -> tuple[str, ...]:
         return (str(self.artifacts.capsid), "--state-dir", str(self.state))
+
+    def wake(self) -> None:
+        """Makes sure that the daemon runs: one that had nothing to do for a minute has ended."""
+        Command((*self.words(), "version")).run()
+
+    def put_to_sleep(self) -> None:
+        """Makes sure that it does not run."""
+        processes.end_daemon(self.artifacts.daemon, self.state)
 
     def run(self, engine: Engine, *arguments: str, options: tuple[str, ...] = ()) -> Command:
         """`capsid run --rm busybox ARGUMENTS`."""
@@ -125,6 +135,20 @@ class Microsandbox:
 
     def run(self, *arguments: str) -> Command:
         return self.command("run", "--quiet", "--no-tty", "--no-stdin", "--pull", "never", "busybox", "--", *arguments)
+
+    @contextlib.contextmanager
+    def idle(self, name: str) -> Iterator[None]:
+        """A sandbox that runs while the block lasts."""
+        self.command("create", "--quiet", "--pull", "never", "--name", name, "busybox").run()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(Unavailable):
+                self.command("remove", "--quiet", "--force", name).run()
+
+    def execute(self, name: str, *arguments: str) -> Command:
+        """`msb exec`, in a sandbox that runs."""
+        return self.command("exec", "--quiet", "--no-tty", "--no-stdin", name, "--", *arguments)
 
 
 class SkopeoUmoci:
