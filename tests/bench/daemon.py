@@ -70,14 +70,6 @@ class Connection:
             raise Unavailable(f"{asked} was answered with {status}: {whole.decode(errors='replace').strip()}")
         return whole
 
-    def exchange_to_end(self, request: bytes) -> bytes:
-        """Everything that the daemon sends after a request, until it ends the connection."""
-        self.socket.sendall(request)
-        received = bytearray()
-        while piece := self.socket.recv(READ_BYTES):
-            received += piece
-        return bytes(received)
-
     def receive(self, into: bytearray) -> None:
         piece = self.socket.recv(READ_BYTES)
         if not piece:
@@ -138,11 +130,20 @@ class Daemon:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        # Containers outlive their daemon.
+        # Containers outlive their daemon; their monitors go with it here, even if it went before its time.
         with contextlib.suppress(Unavailable, OSError):
             for container in json.loads(self.send(request_of("GET", "/containers/json"))):
                 self.remove(container["Id"])
+        processes.end(self.monitors())
         self.end()
+
+    def monitors(self) -> set[int]:
+        """The monitors that the records of this daemon's containers name and that run."""
+        recorded = set()
+        for path in self.state.glob("containers/*/container.json"):
+            with contextlib.suppress(OSError, ValueError):
+                recorded.add((json.loads(path.read_text())["state"].get("machine") or {}).get("pid"))
+        return recorded & processes.processes_of(self.artifacts.monitor)
 
     def end(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -156,7 +157,7 @@ class Daemon:
     def await_answer(self) -> None:
         deadline = time.monotonic() + START_LIMIT_SECONDS
         while self.process.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Unavailable):
                 self.send(request_of("GET", "/_ping"))
                 return
             time.sleep(0.02)
@@ -170,7 +171,12 @@ class Daemon:
         return self.process.pid
 
     def connect(self) -> Connection:
-        return Connection(self.socket)
+        try:
+            return Connection(self.socket)
+        except OSError as error:
+            how = self.process.poll()
+            state = "runs" if how is None else f"has ended with {how}"
+            raise Unavailable(f"the daemon, which {state}, cannot be reached: {error}\n{self.log_tail()}") from error
 
     def send(self, request: bytes) -> bytes:
         """One request on a connection of its own."""

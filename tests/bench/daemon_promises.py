@@ -54,8 +54,8 @@ def exec_over_api(daemon: Daemon, container: str) -> float:
     with daemon.connect() as connection:
         execution = json.loads(connection.exchange(create))["Id"]
         start = request_of("POST", f"/exec/{execution}/start", b'{"Detach": false, "Tty": false}')
-        # Not upgraded: the answer is the output, and its end that of the connection.
-        connection.exchange_to_end(start)
+        # Without an upgrade the output is the answer's body, which ends with it.
+        connection.exchange(start)
     ended = json.loads(daemon.send(request_of("GET", f"/exec/{execution}/json")))
     took = time.monotonic() - started
     if ended["ExitCode"] != 0:
