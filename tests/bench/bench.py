@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure what capsid promises (PROMISES.md): a table on stdout, JSON with all samples in target/bench.
 
-    bench.py [--rounds N] [--only P1,P4...]
+    bench.py [--rounds N] [--seconds N] [--only P1,P4...]
 
 What needs KVM runs in the emulated host (tests/kvm-host) unless this machine's processor offers it. Exit status: 0,
 all promises are measured and met; 1, one is missed; 2, one could not be measured. Called by `make bench`.
@@ -77,7 +77,9 @@ def whole(chosen: list[Measurement], artifacts: Artifacts, arguments: argparse.N
     return report.exit_status(rows)
 
 
-def measured_here(chosen: Iterable[Measurement], artifacts: Artifacts, arguments: argparse.Namespace) -> list[report.Row]:
+def measured_here(
+    chosen: Iterable[Measurement], artifacts: Artifacts, arguments: argparse.Namespace
+) -> list[report.Row]:
     rows: list[report.Row] = []
     with tempfile.TemporaryDirectory(prefix="cb.", dir="/tmp") as folder:
         bench = Bench(artifacts, Path(folder), arguments.rounds, arguments.seconds)

@@ -42,7 +42,7 @@ def exec_against_microsandbox(bench: Bench) -> list[Row]:
     title = "exec of true, kvm"
     return [
         compared("P8", f"{title}, against microsandbox", ours, theirs, ratio(ours, theirs), 0.33),
-        told("P8", f"{title}, over the API without a client's start", alone),
+        told("P8", f"{title}, over the API alone", alone),
     ]
 
 
@@ -172,10 +172,10 @@ def flooded(bench: Bench, engine: Engine) -> list[Row]:
             flood.check_log(daemon.record_folder(container) / f"{container}-json.log", logged)
         except (flood.Damaged, OSError) as error:
             log_damage = log_damage or str(error)
-    title = f"flood of stdout, {engine}"
+    title = f"flood, {engine}"
     amount = f"{logged.received / 1e6:.0f} MB"
-    daemon_row = bounded("P12", f"{title}: capsidd's peak", Series("peak", "MiB", [daemon_peak]), MEMORY_BAR_MIB)
-    monitor_row = bounded("P12", f"{title}: capsid-vmm's peak beyond the guest's memory",
+    daemon_row = bounded("P12", f"{title}: capsidd resident, peak", Series("peak", "MiB", [daemon_peak]), MEMORY_BAR_MIB)
+    monitor_row = bounded("P12", f"{title}: capsid-vmm beyond the guest's, peak",
                           Series("peak", "MiB", [max(monitor.samples)]), MONITOR_BAR_MIB)  # fmt: skip
     speed = told("P12", f"{title}: written", Series("flood", "MB/s", [logged.received / took / 1e6]))
     speed.note = (
