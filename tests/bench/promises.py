@@ -76,7 +76,7 @@ def streams(bench: Bench, engine: Engine) -> list[Row]:
     """P4."""
     capsid = Capsid(bench.artifacts, bench.fresh_folder(f"P4-{engine}"))
     # A file, for what makes the bytes would be what is measured.
-    make = "head -c 16M /dev/zero | tr '\\0' x > /tmp/block"
+    make = "head -c 16m /dev/zero | tr '\\0' x > /tmp/block"
     copies = f"for i in $(seq {stream.STREAM_MIB // 16}); do cat /tmp/block; done"
     out = capsid.run(engine, "sh", "-c", f"{make}; echo ready; {copies}")
     into = capsid.run(engine, "sh", "-c", "echo ready; exec sha256sum", options=("-i",))
@@ -92,7 +92,7 @@ def streams(bench: Bench, engine: Engine) -> list[Row]:
 def monitor_memory(bench: Bench, engine: Engine) -> list[Row]:
     """P5. The guest has printed 16 MiB before, so that buffers are as large as they get."""
     capsid = Capsid(bench.artifacts, bench.fresh_folder(f"P5-{engine}"))
-    script = "head -c 16M /dev/zero; echo; echo up; exec sleep 600"
+    script = "head -c 16m /dev/zero; echo; echo up; exec sleep 600"
     command = capsid.run(engine, "sh", "-c", script, options=("-m", f"{IDLE_GUEST_MIB}m"))
 
     def resident() -> float:
