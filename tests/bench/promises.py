@@ -25,7 +25,7 @@ def cold_start_emulated(bench: Bench) -> list[Row]:
     folder = bench.fresh_folder("P1")
     bare = BareQemu(bench.artifacts, folder)
     bare.check(bare.tcg)
-    return against_bare_qemu("P1", Capsid(bench.artifacts, folder), "emulated", bare.tcg, 1.6, bench.rounds)
+    return against_bare_qemu("P1", bench, folder, "emulated", bare.tcg, 1.6)
 
 
 def cold_start_kvm(bench: Bench) -> list[Row]:
@@ -33,21 +33,25 @@ def cold_start_kvm(bench: Bench) -> list[Row]:
     folder = bench.fresh_folder("P2")
     bare = BareQemu(bench.artifacts, folder)
     bare.check(bare.kvm)
-    return against_bare_qemu("P2", Capsid(bench.artifacts, folder), "kvm", bare.kvm, 0.5, bench.rounds)
+    return against_bare_qemu("P2", bench, folder, "kvm", bare.kvm, 0.5)
 
 
 def against_bare_qemu(
-    promise: str, capsid: Capsid, engine: Engine, boot: Callable[[str], Command], bar: float, rounds: int
+    promise: str, bench: Bench, folder: Path, engine: Engine, boot: Callable[[str], Command], bar: float
 ) -> list[Row]:
-    run = capsid.run(engine, "true").run
+    capsid = Capsid(bench.artifacts, folder)
+    # Its own, so that the daemon of the other is not always a new one.
+    sleeper = Capsid(bench.artifacts, bench.fresh_folder(f"{promise}-cold"))
     ours, bare, quiet, cold = interleaved(
         [
-            Subject("capsid run --rm busybox true", run, capsid.wake),
+            Subject("capsid run --rm busybox true", capsid.run(engine, "true").run, capsid.wake),
             Subject("bare QEMU", boot("").run),
             Subject("bare QEMU, quiet", boot("quiet").run),
-            Subject("capsid run --rm busybox true, and its daemon", run, capsid.put_to_sleep),
+            Subject(
+                "capsid run --rm busybox true, and its daemon", sleeper.run(engine, "true").run, sleeper.put_to_sleep
+            ),
         ],
-        rounds,
+        bench.rounds,
     )
     title = f"cold start, {engine}, against bare QEMU"
     return [
