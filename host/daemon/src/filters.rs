@@ -44,6 +44,11 @@ impl Filters {
         self.0.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether nothing is filtered by.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn has(&self, name: &str) -> bool {
         !self.get(name).is_empty()
     }

@@ -38,6 +38,8 @@ const FILTERS: &[&str] = &[
 ];
 /// What one compiled pattern may take, in bytes.
 const MAX_PATTERN_BYTES: usize = 1 << 20;
+/// About what one container of a list takes, in bytes.
+const SUMMARY_BYTES: usize = 1 << 10;
 const HEALTHS: &[&str] = &["none", "starting", "healthy", "unhealthy"];
 const STATUSES: &[&str] = &["created", "running", "paused", "restarting", "removing", "exited", "dead"];
 
@@ -85,7 +87,7 @@ struct SummaryNetworks {
 /// Containers as they were written the last time: all of one that stays the same while it does, but its status, which
 /// tells how long ago something was. With a thousand of them, writing them anew would be most of a list's time.
 #[derive(Debug, Default)]
-pub(crate) struct Written(Mutex<HashMap<ContainerId, Arc<Pieces>>>);
+pub(crate) struct Written(Mutex<HashMap<ContainerId, Pieces>>);
 
 #[derive(Debug)]
 struct Pieces {
@@ -98,14 +100,21 @@ struct Pieces {
 }
 
 impl Written {
-    fn pieces(&self, view: &Arc<View>) -> Result<Arc<Pieces>> {
+    fn append(&self, views: &[&Arc<View>], out: &mut Vec<u8>, now: Timestamp) -> Result<()> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pieces) = known.get(&view.record.id).filter(|pieces| Arc::ptr_eq(&pieces.view, view)) {
-            return Ok(Arc::clone(pieces));
+        for view in views {
+            separate(out);
+            let id = &view.record.id;
+            match known.get(id).filter(|pieces| Arc::ptr_eq(&pieces.view, view)) {
+                Some(pieces) => pieces.append(out, now)?,
+                None => {
+                    let pieces = Pieces::write(view, (None, None))?;
+                    pieces.append(out, now)?;
+                    known.insert(id.clone(), pieces);
+                }
+            }
         }
-        let pieces = Arc::new(Pieces::write(view, (None, None))?);
-        known.insert(view.record.id.clone(), Arc::clone(&pieces));
-        Ok(pieces)
+        Ok(())
     }
 
     /// Forgets those that are gone, once there are more of them than of others.
@@ -151,10 +160,17 @@ impl Pieces {
     fn append(&self, out: &mut Vec<u8>, now: Timestamp) -> Result<()> {
         out.extend_from_slice(&self.head);
         out.extend_from_slice(b",\"Status\":");
-        out.extend_from_slice(&to_json(&status::text(&self.view, now))?);
+        serde_json::to_writer(&mut *out, &status::text(&self.view, now)).map_err(|error| internal(&error))?;
         out.push(b',');
         out.extend_from_slice(&self.tail);
         Ok(())
+    }
+}
+
+/// Between two members of a list.
+fn separate(list: &mut Vec<u8>) {
+    if list.len() > 1 {
+        list.push(b',');
     }
 }
 
@@ -174,16 +190,15 @@ pub(crate) fn list(call: &Call) -> Result<Reply> {
 
 fn write_list(server: &Server, views: &[&Arc<View>], sizes: bool) -> Result<Vec<u8>> {
     let now = Timestamp::now();
-    let mut text = vec![b'['];
-    for view in views {
-        if text.len() > 1 {
-            text.push(b',');
-        }
-        if sizes {
+    let mut text = Vec::with_capacity(views.len() * SUMMARY_BYTES + 2);
+    text.push(b'[');
+    if sizes {
+        for view in views {
+            separate(&mut text);
             Pieces::write(view, sizes_of(server, view))?.append(&mut text, now)?;
-        } else {
-            server.written.pieces(view)?.append(&mut text, now)?;
         }
+    } else {
+        server.written.append(views, &mut text, now)?;
     }
     text.extend_from_slice(b"]\n");
     Ok(text)
@@ -264,6 +279,9 @@ impl<'a> Selection<'a> {
     }
 
     fn takes(&self, view: &View) -> bool {
+        if self.filters.is_empty() && self.before.is_none() && self.since.is_none() {
+            return self.all || view.shown_phase().counts_as_running();
+        }
         let record = &view.record;
         let place = (record.created, record.id.clone());
         (self.all || view.shown_phase().counts_as_running())
