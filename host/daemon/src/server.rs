@@ -18,7 +18,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::containers::list::Written;
 use crate::error::ApiError;
 use crate::listen::{Connection, Listener, TcpAddress, listen, remove_sockets};
 use crate::metrics::Answers;
@@ -90,7 +89,6 @@ pub(crate) struct Server {
     pub(crate) containers: Containers,
     pub(crate) options: Options,
     pub(crate) answers: Answers,
-    pub(crate) written: Written,
     /// Connections, hijacked ones included.
     busy: AtomicUsize,
     sessions: Arc<Semaphore>,
@@ -120,7 +118,6 @@ impl Server {
             containers,
             options,
             answers: Answers::default(),
-            written: Written::default(),
             busy: AtomicUsize::new(0),
             sessions: Arc::new(Semaphore::new(MAX_SESSIONS)),
             calmed: Notify::new(),

@@ -336,7 +336,7 @@ impl Containers {
     /// A container in the index, and its driver, which does not run yet.
     pub(crate) fn assemble(&self, record: ContainerRecord, folder: ContainerFolder) -> (Container, Driver) {
         let streams = Arc::new(Streams::default());
-        let (id, name) = (record.id.clone(), record.name.clone());
+        let (id, name, created) = (record.id.clone(), record.name.clone(), record.created);
         let execs = Arc::new(Execs::load(&folder));
         let (driver, orders, view) = Driver::new(DriverParts {
             host: Arc::clone(&self.host),
@@ -350,6 +350,7 @@ impl Containers {
         for exec in container.execs.ids() {
             index.execs.insert(exec, id.clone());
         }
+        index.by_age.insert((created, id.clone()), container.clone());
         index.by_id.insert(id, container.clone());
         (container, driver)
     }
@@ -430,12 +431,7 @@ impl Containers {
     /// Every container, the newest first.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<View>> {
-        let mut views: Vec<_> = self.index().by_id.values().map(Container::view).collect();
-        views.sort_unstable_by(|one, other| {
-            let (one, other) = (&one.record, &other.record);
-            other.created.cmp(&one.created).then_with(|| other.id.cmp(&one.id))
-        });
-        views
+        self.index().by_age.values().rev().map(Container::view).collect()
     }
 
     /// Every container's handle.

@@ -1,10 +1,12 @@
 //! What all containers of a daemon share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use capsid_image::{Image, ResolveError, Store, StoreError};
+
+use jiff::Timestamp;
 
 use crate::artifacts::Artifacts;
 use crate::container::{ContainerId, ContainerName};
@@ -43,6 +45,8 @@ pub struct Host {
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     pub(crate) by_id: HashMap<ContainerId, Container>,
+    /// In the order of their making.
+    pub(crate) by_age: BTreeMap<(Timestamp, ContainerId), Container>,
     pub(crate) by_name: HashMap<String, ContainerId>,
     /// Which container an exec is of.
     pub(crate) execs: HashMap<String, ContainerId>,
@@ -121,7 +125,9 @@ impl Host {
     /// A container is gone: its name is free.
     pub(crate) fn forget(&self, id: &ContainerId, name: &ContainerName) {
         let mut index = self.containers.write().unwrap_or_else(PoisonError::into_inner);
-        index.by_id.remove(id);
+        if let Some(container) = index.by_id.remove(id) {
+            index.by_age.remove(&(container.view().record.created, id.clone()));
+        }
         if index.by_name.get(name.as_str()) == Some(id) {
             index.by_name.remove(name.as_str());
         }

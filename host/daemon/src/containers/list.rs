@@ -1,7 +1,7 @@
 //! `GET /containers/json`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use capsid_runtime::container::ContainerId;
 use capsid_runtime::driver::View;
@@ -84,52 +84,18 @@ struct SummaryNetworks {
     networks: serde_json::Value,
 }
 
-/// Containers as they were written the last time: all of one that stays the same while it does, but its status, which
-/// tells how long ago something was. With a thousand of them, writing them anew would be most of a list's time.
-#[derive(Debug, Default)]
-pub(crate) struct Written(Mutex<HashMap<ContainerId, Pieces>>);
-
+/// A container as it is written in a list: all of it that stays the same while the container does, but its status, which
+/// tells how long ago something was. With a thousand containers, writing them anew would be most of a list's time.
 #[derive(Debug)]
 struct Pieces {
-    /// What they were written from.
-    view: Arc<View>,
     /// `{…`, without a comma.
     head: Vec<u8>,
     /// `…}`, without one either.
     tail: Vec<u8>,
 }
 
-impl Written {
-    fn append(&self, views: &[&Arc<View>], out: &mut Vec<u8>, now: Timestamp) -> Result<()> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for view in views {
-            separate(out);
-            let id = &view.record.id;
-            match known.get(id).filter(|pieces| Arc::ptr_eq(&pieces.view, view)) {
-                Some(pieces) => pieces.append(out, now)?,
-                None => {
-                    let pieces = Pieces::write(view, (None, None))?;
-                    pieces.append(out, now)?;
-                    known.insert(id.clone(), pieces);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Forgets those that are gone, once there are more of them than of others.
-    fn forget(&self, views: &[Arc<View>]) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() > 2 * views.len() {
-            known.retain(|_, pieces| {
-                !pieces.view.removed && views.iter().any(|view| Arc::ptr_eq(view, &pieces.view))
-            });
-        }
-    }
-}
-
 impl Pieces {
-    fn write(view: &Arc<View>, (size_rw, size_root_fs): (Option<u64>, Option<u64>)) -> Result<Pieces> {
+    fn write(view: &View, (size_rw, size_root_fs): (Option<u64>, Option<u64>)) -> Result<Pieces> {
         let record = &view.record;
         let network_mode = record.documents["HostConfig"]["NetworkMode"].as_str().unwrap_or("default");
         let head = Head {
@@ -154,13 +120,13 @@ impl Pieces {
         // Of two objects, one.
         head.pop();
         tail.remove(0);
-        Ok(Pieces { view: Arc::clone(view), head, tail })
+        Ok(Pieces { head, tail })
     }
 
-    fn append(&self, out: &mut Vec<u8>, now: Timestamp) -> Result<()> {
+    fn append(&self, view: &View, out: &mut Vec<u8>, now: Timestamp) -> Result<()> {
         out.extend_from_slice(&self.head);
         out.extend_from_slice(b",\"Status\":");
-        serde_json::to_writer(&mut *out, &status::text(&self.view, now)).map_err(|error| internal(&error))?;
+        serde_json::to_writer(&mut *out, &status::text(view, now)).map_err(|error| internal(&error))?;
         out.push(b',');
         out.extend_from_slice(&self.tail);
         Ok(())
@@ -184,7 +150,6 @@ pub(crate) fn list(call: &Call) -> Result<Reply> {
     let views = call.server.containers.list();
     let chosen: Vec<_> = views.iter().filter(|view| selection.takes(view)).take(selection.limit).collect();
     let text = write_list(&call.server, &chosen, call.query.flag("size"))?;
-    call.server.written.forget(&views);
     Ok(http::json_text(StatusCode::OK, text.into()))
 }
 
@@ -192,13 +157,20 @@ fn write_list(server: &Server, views: &[&Arc<View>], sizes: bool) -> Result<Vec<
     let now = Timestamp::now();
     let mut text = Vec::with_capacity(views.len() * SUMMARY_BYTES + 2);
     text.push(b'[');
-    if sizes {
-        for view in views {
-            separate(&mut text);
-            Pieces::write(view, sizes_of(server, view))?.append(&mut text, now)?;
+    for view in views {
+        separate(&mut text);
+        if sizes {
+            Pieces::write(view, sizes_of(server, view))?.append(view, &mut text, now)?;
+            continue;
         }
-    } else {
-        server.written.append(views, &mut text, now)?;
+        if view.made.get().is_none() {
+            // Whoever came first has made the same.
+            let _ = view.made.set(Box::new(Pieces::write(view, (None, None))?));
+        }
+        match view.made.get().and_then(|made| made.downcast_ref::<Pieces>()) {
+            Some(pieces) => pieces.append(view, &mut text, now)?,
+            None => Pieces::write(view, (None, None))?.append(view, &mut text, now)?,
+        }
     }
     text.extend_from_slice(b"]\n");
     Ok(text)

@@ -12,8 +12,9 @@ mod lend;
 mod orders;
 mod recovery;
 
+use std::any::Any;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use capsid_protocol::ExitReport;
@@ -38,7 +39,7 @@ pub use lend::FilesMachine;
 use lend::Lent;
 
 /// What is known of a container at one moment.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct View {
     /// Its record.
     pub record: Arc<ContainerRecord>,
@@ -50,6 +51,8 @@ pub struct View {
     pub ends: u64,
     /// Whether it is gone.
     pub removed: bool,
+    /// Room for what an interface makes of this view, so that it makes it once.
+    pub made: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 /// What a run is better understood with, when it is over.
@@ -231,7 +234,14 @@ pub(crate) struct DriverParts {
 
 /// What is known of a container without a machine.
 pub(crate) fn first_view(record: &ContainerRecord) -> Arc<View> {
-    Arc::new(View { record: Arc::new(record.clone()), live: None, last_run: None, ends: 0, removed: false })
+    Arc::new(View {
+        record: Arc::new(record.clone()),
+        live: None,
+        last_run: None,
+        ends: 0,
+        removed: false,
+        made: OnceLock::new(),
+    })
 }
 
 impl Driver {
@@ -368,6 +378,7 @@ impl Driver {
             last_run: self.last_run.clone(),
             ends: self.ends,
             removed: self.gone,
+            made: OnceLock::new(),
         }));
     }
 
