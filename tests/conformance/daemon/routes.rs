@@ -53,7 +53,7 @@ fn holds(bytes: &[u8], wanted: &[u8]) -> bool {
 async fn files_are_reached_before_during_and_after_a_run() {
     let mut daemon = Daemon::start().await;
     let client = daemon.client();
-    create(&client, "web", "cat /tmp/given; echo run > /tmp/made; sleep 1000", json!({})).await;
+    create(&client, "web", "echo run > /tmp/made; cat /tmp/given; sleep 1000", json!({})).await;
     // Several at once share a machine, and a start waits for them.
     let (one, other) = tokio::join!(
         put(&client, "web", "/tmp", archive("given", b"from outside\n")),
