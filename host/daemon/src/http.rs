@@ -28,6 +28,8 @@ pub(crate) const MAX_JSON_BYTES: usize = 4 << 20;
 const MAX_DRAINED_BYTES: usize = 1 << 20;
 /// For how long.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a client may neither send nor take anything of an archive.
+pub(crate) const CLIENT_PATIENCE: Duration = Duration::from_secs(300);
 /// Pieces of a streamed body that wait for a slow client.
 const STREAM_PIECES: usize = 16;
 

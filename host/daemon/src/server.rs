@@ -27,6 +27,8 @@ use crate::routes;
 const MAX_CONNECTIONS: usize = 4096;
 /// Most hijacked connections at once: they are no longer among those of [`MAX_CONNECTIONS`].
 const MAX_SESSIONS: usize = 1024;
+/// Most transfers of images at once: far fewer than the runtime has threads that may wait (512).
+const MAX_TRANSFERS: usize = 64;
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Most bytes of a request's head. The longest honest one holds filters.
@@ -92,6 +94,8 @@ pub(crate) struct Server {
     /// Connections, hijacked ones included.
     busy: AtomicUsize,
     sessions: Arc<Semaphore>,
+    /// Uploads and downloads of images: each has a thread, of which there are not endlessly many.
+    transfers: Arc<Semaphore>,
     /// Told whenever something came to its end.
     calmed: Notify,
 }
@@ -120,6 +124,7 @@ impl Server {
             answers: Answers::default(),
             busy: AtomicUsize::new(0),
             sessions: Arc::new(Semaphore::new(MAX_SESSIONS)),
+            transfers: Arc::new(Semaphore::new(MAX_TRANSFERS)),
             calmed: Notify::new(),
         })
     }
@@ -148,6 +153,19 @@ impl Server {
             )
         })?;
         Ok(SessionPlace { _busy: self.busy(), _place: place })
+    }
+
+    /// A place for the upload or the download of images.
+    ///
+    /// # Errors
+    ///
+    /// There are too many.
+    pub(crate) fn transfer(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let place = Arc::clone(&self.transfers).try_acquire_owned();
+        place.map_err(|_| {
+            let message = format!("more than {MAX_TRANSFERS} transfers of images are under way");
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
+        })
     }
 
     /// Returns when nothing was to be done for so long.

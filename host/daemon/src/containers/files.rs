@@ -1,7 +1,6 @@
 //! A container's files: `/containers/{id}/archive`, `/changes` and `/export`, running or not.
 
 use std::io;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -20,15 +19,13 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
 use crate::error::{ApiError, Result, internal};
-use crate::http::{self, BodyReader, Reply};
+use crate::http::{self, BodyReader, CLIENT_PATIENCE, Reply};
 use crate::routes::Call;
 
 /// Tells a client what is at a path, as JSON in base64.
 const PATH_STAT: HeaderName = HeaderName::from_static("x-docker-container-path-stat");
 /// How much of an archive is sent at once.
 const PIECE_BYTES: usize = 64 << 10;
-/// How long a client may take nothing of an archive: a container that does not run can do nothing else meanwhile.
-const CLIENT_PATIENCE: Duration = Duration::from_secs(300);
 
 /// `HEAD /containers/{id}/archive`.
 pub(crate) async fn stat(call: &Call, id: &str) -> Result<Reply> {

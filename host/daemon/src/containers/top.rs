@@ -17,6 +17,8 @@ const DEFAULT_ARGUMENTS: &str = "-ef";
 const FULL: &str = "euid,pid,ppid,c,stime,tty,time,cmd";
 const USER: &str = "euser,pid,pcpu,pmem,vsz,rss,tty,stat,start,bsdtime,command";
 const SHORT: &str = "pid,tty,time,comm";
+/// Columns that one request may ask for: `ps` has fewer kinds.
+const MAX_COLUMNS: usize = 64;
 /// The major numbers of pseudo-terminals' devices (linux/major.h, `UNIX98_PTY_SLAVE_MAJOR` and seven more).
 const PTY_MAJORS: std::ops::Range<u32> = 136..144;
 
@@ -66,7 +68,10 @@ fn columns(arguments: &str) -> Result<Vec<Column>> {
             own.extend(list.split(',').map(str::to_owned));
         }
     }
-    let names = if own.is_empty() { form.split(',').map(str::to_owned).collect() } else { own };
+    let names: Vec<String> = if own.is_empty() { form.split(',').map(str::to_owned).collect() } else { own };
+    if names.len() > MAX_COLUMNS {
+        return Err(ApiError::invalid(format!("ps: more than {MAX_COLUMNS} columns")));
+    }
     let columns: Vec<Column> = names.into_iter().map(column).collect::<Result<_>>()?;
     if columns.iter().any(|column| column.name == "pid") {
         return Ok(columns);
@@ -247,6 +252,7 @@ mod tests {
         for bad in ["--sort=x", "-Z", "-o", "-o comm", "-o pid,nothing", "\u{e9}"] {
             assert!(columns(bad).is_err(), "{bad}");
         }
+        assert!(columns(&format!("-o {}pid", "pid,".repeat(MAX_COLUMNS))).is_err());
     }
 
     #[test]

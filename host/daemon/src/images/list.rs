@@ -71,18 +71,40 @@ fn names(pattern: &str, tag: &str) -> bool {
     glob(tag) || glob(repository)
 }
 
-/// Go's `path.Match` without its ranges: `*` and `?` stand for anything but a slash.
+/// Go's `path.Match` without its ranges: `*` and `?` stand for anything but a slash, so each part is matched by itself.
 fn matches_glob(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern.split_first(), text.split_first()) {
-        (None, None) => true,
-        (Some((b'*', rest)), None) => matches_glob(rest, text),
-        (Some((b'*', rest)), Some((byte, more))) => {
-            matches_glob(rest, text) || (*byte != b'/' && matches_glob(pattern, more))
+    let (mut patterns, mut parts) = (pattern.split(|byte| *byte == b'/'), text.split(|byte| *byte == b'/'));
+    loop {
+        match (patterns.next(), parts.next()) {
+            (None, None) => return true,
+            (Some(pattern), Some(part)) if matches_part(pattern, part) => {}
+            _ => return false,
         }
-        (Some((b'?', rest)), Some((byte, more))) => *byte != b'/' && matches_glob(rest, more),
-        (Some((wanted, rest)), Some((byte, more))) => wanted == byte && matches_glob(rest, more),
-        (Some(_), None) | (None, Some(_)) => false,
     }
+}
+
+/// Goes back to the newest `*` alone, so a pattern of many takes no longer than their product with the text.
+fn matches_part(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut at, mut read) = (0, 0);
+    // Behind the newest `*`, and where what it stands for ends so far.
+    let mut star = None;
+    while read < text.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                at += 1;
+                star = Some((at, read));
+            }
+            Some(wanted) if *wanted == b'?' || *wanted == text[read] => (at, read) = (at + 1, read + 1),
+            _ => match star {
+                Some((behind, end)) => {
+                    (at, read) = (behind, end + 1);
+                    star = Some((behind, end + 1));
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[at..].iter().all(|left| *left == b'*')
 }
 
 pub(super) fn seconds(created: Option<&str>) -> i64 {
@@ -160,5 +182,9 @@ mod tests {
         assert_eq!(means("*:3.?0"), ["alpine:3.10"]);
         assert_eq!(means("example.org:5000/*/b"), ["example.org:5000/a/b:c"]);
         assert_eq!((means("*pin"), means("b"), means("")), (vec![], vec![], vec![]));
+        assert_eq!(means("*/*/*:*"), ["example.org:5000/a/b:c"]);
+        // Neither its depth nor its length is the daemon's end.
+        let hostile = "a*".repeat(100_000);
+        assert!(!names(&hostile, &"a".repeat(250)) && !names(&"*".repeat(200_000), "a/b"));
     }
 }

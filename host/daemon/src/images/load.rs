@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::error::{ApiError, Result};
-use crate::http::{self, Reply};
+use crate::http::{self, CLIENT_PATIENCE, Reply};
 use crate::routes::Call;
 
 /// Pieces of an uploaded archive that wait to be unpacked.
@@ -26,6 +26,7 @@ pub(crate) async fn load(call: Call) -> Result<Reply> {
         limits.set(name, value).map_err(|error| ApiError::invalid(error.to_string()))?;
     }
     let quiet = call.query.flag("quiet");
+    let place = call.server.transfer()?;
     let host = std::sync::Arc::clone(call.server.containers.host());
     let (upload, archive) = upload();
     if let Some(body) = call.body.take() {
@@ -33,6 +34,7 @@ pub(crate) async fn load(call: Call) -> Result<Reply> {
     }
     let (sender, reply) = http::streamed("application/json");
     tokio::task::spawn_blocking(move || {
+        let _place = place;
         let told = Told { sender: sender.clone(), quiet };
         let source = LoadSource::Stream(Box::new(archive));
         let lines: Vec<Value> = match host.images.load(source, &limits, &told) {
@@ -116,13 +118,15 @@ fn upload() -> (mpsc::Sender<io::Result<Bytes>>, Upload) {
 
 /// Reads to the end also what nobody wants any more: a client that is cut off while it sends does not read why.
 async fn receive(mut body: Incoming, upload: mpsc::Sender<io::Result<Bytes>>) {
-    while let Some(frame) = body.frame().await {
-        let piece = match frame {
-            Ok(frame) => match frame.into_data() {
+    loop {
+        let piece = match tokio::time::timeout(CLIENT_PATIENCE, body.frame()).await {
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            Ok(None) => return,
+            Ok(Some(Ok(frame))) => match frame.into_data() {
                 Ok(bytes) => Ok(bytes),
                 Err(_) => continue,
             },
-            Err(error) => Err(io::Error::other(error)),
+            Ok(Some(Err(error))) => Err(io::Error::other(error)),
         };
         let is_over = piece.is_err();
         let _ = upload.send(piece).await;

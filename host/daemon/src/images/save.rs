@@ -9,13 +9,14 @@ use capsid_runtime::events::EventKind;
 use tokio::sync::mpsc;
 
 use crate::error::{ApiError, Result, blocking, internal};
-use crate::http::{self, Reply};
+use crate::http::{self, CLIENT_PATIENCE, Reply};
 use crate::routes::Call;
 
 /// How much of an archive is sent at once.
 const PIECE_BYTES: usize = 64 << 10;
 
 pub(crate) async fn get(call: &Call, names: Vec<String>) -> Result<Reply> {
+    let place = call.server.transfer()?;
     let host = Arc::clone(call.server.containers.host());
     let prepared = blocking({
         let host = Arc::clone(&host);
@@ -24,6 +25,7 @@ pub(crate) async fn get(call: &Call, names: Vec<String>) -> Result<Reply> {
     let (saved, names) = prepared.await?;
     let (sender, reply) = http::streamed_archive();
     tokio::task::spawn_blocking(move || {
+        let _place = place;
         let output = Output { sender: sender.clone(), piece: Vec::with_capacity(PIECE_BYTES) };
         match saved.write(output) {
             Ok(()) => {
@@ -32,9 +34,10 @@ pub(crate) async fn get(call: &Call, names: Vec<String>) -> Result<Reply> {
                     host.events.tell(EventKind::Image, "save", name, attributes);
                 }
             }
-            // A client that left needs no reason.
+            // The connection breaks off, so that nobody takes this for the whole; no thread waits for that.
             Err(error) => {
-                let _ = sender.blocking_send(Err(io::Error::other(error)));
+                let broken = async move { sender.send(Err(io::Error::other(error))).await };
+                tokio::runtime::Handle::current().spawn(broken);
             }
         }
     });
@@ -69,6 +72,11 @@ impl Write for Output {
 
     fn flush(&mut self) -> io::Result<()> {
         let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
-        self.sender.blocking_send(Ok(piece.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        let sent = tokio::time::timeout(CLIENT_PATIENCE, self.sender.send(Ok(piece.into())));
+        match tokio::runtime::Handle::current().block_on(sent) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 }
