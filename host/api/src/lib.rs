@@ -5,6 +5,7 @@
 
 #[cfg(feature = "client")]
 pub mod client;
+pub mod detach;
 pub mod extensions;
 pub mod frames;
 pub mod socket;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use capsid_api::detach::{self, DetachKeys};
 use capsid_api::frames::{FrameStream, header};
 use capsid_protocol::StreamKind;
 use capsid_runtime::streams::{Chunk, Input, RunStreams};
@@ -272,73 +273,10 @@ async fn read_input(
     InputOver::Ended
 }
 
-/// Finds the keys that detach in what a client types. What may be their beginning is held back until it is known.
-#[derive(Debug)]
-struct DetachKeys {
-    keys: Vec<u8>,
-    matched: usize,
-}
-
-impl DetachKeys {
-    fn new(keys: Vec<u8>) -> Self {
-        DetachKeys { keys, matched: 0 }
-    }
-
-    /// What goes to the process, and whether the client detaches.
-    fn pass(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
-        if self.keys.is_empty() {
-            return (typed.to_vec(), false);
-        }
-        let mut passed = Vec::with_capacity(typed.len());
-        for byte in typed {
-            if *byte == self.keys[self.matched] {
-                self.matched += 1;
-                if self.matched == self.keys.len() {
-                    self.matched = 0;
-                    return (passed, true);
-                }
-                continue;
-            }
-            passed.extend_from_slice(&self.keys[..self.matched]);
-            self.matched = usize::from(*byte == self.keys[0]);
-            if self.matched == 0 {
-                passed.push(*byte);
-            }
-        }
-        (passed, false)
-    }
-}
-
-/// `ctrl-p,ctrl-q`, unless something else is asked for.
-pub(crate) const DEFAULT_DETACH_KEYS: &str = "ctrl-p,ctrl-q";
-/// Keys that a sequence has at most.
-const MAX_KEYS: usize = 16;
-
-/// Reads a sequence as `ctrl-a,b,ctrl-[`.
+/// Reads the keys that a client asks for.
 pub(crate) fn detach_keys(text: Option<&str>) -> Result<Vec<u8>> {
-    let text = text.unwrap_or(DEFAULT_DETACH_KEYS);
-    let invalid = || ApiError::invalid(format!("Invalid detach keys ({text}) provided"));
-    let keys: Option<Vec<u8>> = text.split(',').map(detach_key).collect();
-    keys.filter(|keys| keys.len() <= MAX_KEYS).ok_or_else(invalid)
-}
-
-fn detach_key(text: &str) -> Option<u8> {
-    match text.as_bytes() {
-        [byte] => Some(*byte),
-        bytes => match bytes.strip_prefix(b"ctrl-")? {
-            [letter] => match letter {
-                b'a'..=b'z' => Some(letter - b'a' + 1),
-                b'@' => Some(0),
-                b'[' => Some(27),
-                b'\\' => Some(28),
-                b']' => Some(29),
-                b'^' => Some(30),
-                b'_' => Some(31),
-                _ => None,
-            },
-            _ => None,
-        },
-    }
+    let text = text.unwrap_or(detach::DEFAULT);
+    detach::parse(text).ok_or_else(|| ApiError::invalid(format!("Invalid detach keys ({text}) provided")))
 }
 
 #[cfg(test)]
@@ -407,25 +345,5 @@ mod tests {
         let streams = Arc::new(RunStreams::default());
         let typing = Session { stdin: true, detach_keys: vec![16, 17], ..session(&streams) };
         assert_eq!(served(typing, b"a\x10\x11").await.1, Ended::Detached);
-    }
-
-    #[test]
-    fn keys_are_read_as_docker_writes_them() {
-        assert_eq!(detach_keys(None).unwrap(), [16, 17]);
-        assert_eq!(detach_keys(Some("a,ctrl-[,ctrl-@")).unwrap(), [b'a', 27, 0]);
-        for bad in ["", "ctrl-", "ctrl-A", "ab", "a,,b", "ctrl-p,ctrl-q,"] {
-            assert!(detach_keys(Some(bad)).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn the_keys_are_found_across_reads_and_everything_else_passes() {
-        let mut keys = DetachKeys::new(vec![16, 17]);
-        assert_eq!(keys.pass(b"ab\x10"), (b"ab".to_vec(), false));
-        assert_eq!(keys.pass(b"c"), (b"\x10c".to_vec(), false));
-        assert_eq!(keys.pass(b"\x10\x10"), (b"\x10".to_vec(), false));
-        assert_eq!(keys.pass(b"\x11rest"), (Vec::new(), true));
-        let mut none = DetachKeys::new(Vec::new());
-        assert_eq!(none.pass(b"\x10\x11"), (b"\x10\x11".to_vec(), false));
     }
 }

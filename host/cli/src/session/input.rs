@@ -3,6 +3,7 @@
 //! A thread reads, since nothing can wait for a terminal without blocking; a task sends. The thread ends with the
 //! process: nothing waits for a read of a terminal.
 
+use capsid_api::detach::DetachKeys;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -12,7 +13,6 @@ use capsid_api::client::Sender;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Wiring;
-use super::detach::DetachKeys;
 
 /// Size of one read, in bytes.
 const BLOCK_BYTES: usize = 128 << 10;
