@@ -17,7 +17,7 @@ use capsid_runtime::timeline::Timeline;
 use hyper::StatusCode;
 use serde::Serialize;
 
-use super::options::signal_number;
+use super::signals::signal_number;
 use crate::error::{ApiError, Result};
 use crate::filters::Filters;
 use crate::http::{self, Reply};

@@ -10,6 +10,7 @@ pub(crate) mod list;
 pub(crate) mod logs;
 mod network;
 mod options;
+mod signals;
 pub(crate) mod stats;
 mod status;
 pub(crate) mod top;

@@ -7,6 +7,7 @@ use capsid_image::{Digest, ImageUse, RemoveError, RemoveOptions, Removed};
 use capsid_runtime::containers::Containers;
 use capsid_runtime::events::EventKind;
 use capsid_runtime::lifecycle::Phase;
+use hyper::StatusCode;
 
 use crate::error::{ApiError, Result, blocking, internal};
 use crate::filters::Filters;
@@ -99,8 +100,14 @@ pub(crate) async fn prune(call: &Call) -> Result<Reply> {
             }
             let names: Vec<String> = image.references.iter().map(ToString::to_string).collect();
             let names = if names.is_empty() { vec![id] } else { names };
-            deleted
-                .extend(names.iter().filter_map(|name| remove_now(&containers, name, false).ok()).flatten());
+            for name in names {
+                match remove_now(&containers, &name, false) {
+                    Ok(items) => deleted.extend(items),
+                    // One that a container was made from meanwhile stays; so does what cannot be removed, and is told.
+                    Err(error) if error.status == StatusCode::CONFLICT => {}
+                    Err(error) => tracing::warn!(image = name, "not pruned: {}", error.message),
+                }
+            }
         }
         let after = store.usage().map_err(|error| internal(&error))?.disk_bytes;
         Ok((deleted, before.saturating_sub(after)))
