@@ -9,6 +9,8 @@ pub mod detach;
 pub mod extensions;
 pub mod frames;
 pub mod socket;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod version;
 
 /// The messages of the Engine API, generated from Docker's own description of it.

@@ -8,22 +8,17 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
+
+use crate::tls::{PemFileError, certificates, key};
 
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file cannot be read, or holds something else.
-    #[error("failed to read {}", .path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: pem::Error,
-    },
+    /// A file is of no use.
+    #[error(transparent)]
+    File(#[from] PemFileError),
     /// What is in the files is of no use.
     #[error("failed to use the certificates")]
     Unusable(#[from] rustls::Error),
@@ -58,21 +53,12 @@ impl TlsFiles {
         for certificate in certificates(&self.authority)? {
             roots.add(certificate)?;
         }
-        let key = PrivateKeyDer::from_pem_file(&self.key);
-        let key = key.map_err(|source| TlsError::File { path: self.key.clone(), source })?;
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
-            .with_client_auth_cert(certificates(&self.certificate)?, key)?;
+            .with_client_auth_cert(certificates(&self.certificate)?, key(&self.key)?)?;
         Ok(Tls(Arc::new(config)))
     }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let failed = |source| TlsError::File { path: path.to_owned(), source };
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(failed)?.collect();
-    let found = found.map_err(failed)?;
-    if found.is_empty() { Err(failed(pem::Error::NoItemsFound)) } else { Ok(found) }
 }
 
 /// A client's side of TLS.
